@@ -1,0 +1,380 @@
+//! The command line: flags over `TALLYROOM_…` variables over defaults, checked before a port opens.
+
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use bytesize::ByteSize;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    limits::Limits,
+    socket::admission::{AllowedHost, AllowedOrigin},
+};
+
+/// Keeps one shared value per room and every open browser in step with it, live.
+///
+/// Without a command it serves, with the same options as `tallyroom serve`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tallyroom",
+    version,
+    args_conflicts_with_subcommands = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serves the counter page and the rooms' sockets (this is also done without a command)
+    #[command(max_term_width = 100)]
+    Serve(Box<Serve>),
+}
+
+impl Cli {
+    /// What to serve, by whichever way it was said.
+    pub fn into_serve(self) -> Serve {
+        match self.command {
+            Some(Command::Serve(serve)) => *serve,
+            None => self.serve,
+        }
+    }
+}
+
+/// How to serve.
+#[derive(Args, Clone, Debug)]
+pub struct Serve {
+    /// Address to listen on, HOST:PORT; may be given several times. `localhost` is both 127.0.0.1
+    /// and [::1]; port 0 takes a free one; 0.0.0.0 or [::] lets other machines in
+    #[arg(long, value_name = "ADDR", default_value = "localhost:6789")]
+    #[arg(env = "TALLYROOM_LISTEN", value_delimiter = ',')]
+    pub listen: Vec<Listen>,
+
+    /// Where rooms are kept. `memory`: nowhere, they are gone when the server stops
+    #[arg(
+        long,
+        value_name = "STORE",
+        default_value = "memory",
+        env = "TALLYROOM_STORE"
+    )]
+    pub store: Store,
+
+    /// Origin whose pages may open sockets, beside the server's own; may be given several times:
+    /// https://example.org, `null` (pages opened as files) or `*` (all)
+    #[arg(
+        long,
+        value_name = "ORIGIN",
+        env = "TALLYROOM_ALLOW_ORIGIN",
+        value_delimiter = ','
+    )]
+    pub allow_origin: Vec<AllowedOrigin>,
+
+    /// Name by which a listener on loopback may be called, beside localhost; may be given several
+    /// times
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "TALLYROOM_ALLOW_HOST",
+        value_delimiter = ','
+    )]
+    pub allow_host: Vec<AllowedHost>,
+
+    /// Folder to serve the page's files from, read at each request, while designing them
+    #[arg(long = "static", value_name = "DIR", env = "TALLYROOM_STATIC")]
+    pub static_dir: Option<PathBuf>,
+
+    /// Worker threads that carry connections; 0: as many as there are processors
+    #[arg(long, value_name = "N", default_value_t = 0, env = "TALLYROOM_WORKERS")]
+    pub workers: u16,
+
+    #[command(flatten)]
+    pub limits: LimitFlags,
+}
+
+/// The limits; 0 switches one off.
+#[derive(Args, Clone, Debug)]
+#[command(
+    next_help_heading = "Limits (0 switches one off; sizes: 64KiB; durations: 200ms, 30s, 12h)"
+)]
+pub struct LimitFlags {
+    /// Size of one message from a client; past it the session closes with 1009
+    #[arg(long, value_name = "SIZE", env = "TALLYROOM_MAX_MESSAGE_BYTES")]
+    #[arg(default_value_t = Size(Limits::default().max_message_bytes))]
+    pub max_message_bytes: Size,
+
+    /// Size of a room's state; an action that would pass it is refused
+    #[arg(long, value_name = "SIZE", env = "TALLYROOM_MAX_STATE_BYTES")]
+    #[arg(default_value_t = Size(Limits::default().max_state_bytes))]
+    pub max_state_bytes: Size,
+
+    /// Open sockets in all; past it a handshake gets 503. By default what the limit of open files
+    /// allows, less 128
+    #[arg(long, value_name = "N", env = "TALLYROOM_MAX_CONNECTIONS")]
+    pub max_connections: Option<Count>,
+
+    /// Time for a request's head; past it the connection is cut
+    #[arg(long, value_name = "TIME", env = "TALLYROOM_HANDSHAKE_TIMEOUT")]
+    #[arg(default_value_t = Span(Limits::default().handshake_timeout))]
+    pub handshake_timeout: Span,
+
+    /// Messages a second of one session, with a burst of as many; past it each is refused
+    #[arg(long, value_name = "N", env = "TALLYROOM_SESSION_RATE")]
+    #[arg(default_value_t = Count(Limits::default().session_rate))]
+    pub session_rate: Count,
+
+    /// Rooms in memory; past it no further one is opened
+    #[arg(long, value_name = "N", env = "TALLYROOM_MAX_ROOMS")]
+    #[arg(default_value_t = Count(Limits::default().max_rooms.map(|max| max as u32)))]
+    pub max_rooms: Count,
+
+    /// Recent events kept for the sessions of a room that are behind; further behind, a session
+    /// gets only the newest state
+    #[arg(long, value_name = "SIZE", env = "TALLYROOM_BACKLOG_BYTES")]
+    #[arg(default_value_t = Size(Limits::default().backlog_bytes))]
+    pub backlog_bytes: Size,
+
+    /// Time that a session may take nothing of what it is sent; past it, it closes with 1013
+    #[arg(long, value_name = "TIME", env = "TALLYROOM_SLOW_TIMEOUT")]
+    #[arg(default_value_t = Span(Limits::default().slow_timeout))]
+    pub slow_timeout: Span,
+
+    /// Ping after this much silence of a client, which is gone after as much again
+    #[arg(long, value_name = "TIME", env = "TALLYROOM_HEARTBEAT")]
+    #[arg(default_value_t = Span(Limits::default().heartbeat))]
+    pub heartbeat: Span,
+
+    /// Time that an empty room stays in memory
+    #[arg(long, value_name = "TIME", env = "TALLYROOM_ROOM_IDLE")]
+    #[arg(default_value_t = Span(Limits::default().room_idle))]
+    pub room_idle: Span,
+}
+
+impl LimitFlags {
+    /// The limits as the server takes them; `max_connections` is used where none was given.
+    pub fn to_limits(&self, max_connections: Option<usize>) -> Limits {
+        let count = |Count(count): Count| count.map(|count| count as usize);
+        Limits {
+            max_message_bytes: self.max_message_bytes.0,
+            max_state_bytes: self.max_state_bytes.0,
+            max_connections: self.max_connections.map_or(max_connections, count),
+            handshake_timeout: self.handshake_timeout.0,
+            session_rate: self.session_rate.0,
+            max_rooms: count(self.max_rooms),
+            backlog_bytes: self.backlog_bytes.0,
+            slow_timeout: self.slow_timeout.0,
+            heartbeat: self.heartbeat.0,
+            room_idle: self.room_idle.0,
+        }
+    }
+}
+
+/// An address as it was given: names are looked up when it is bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    pub host: String,
+    pub port: u16,
+}
+
+impl FromStr for Listen {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const ALLOWED: &str = "allowed is HOST:PORT, such as localhost:6789, 0.0.0.0:80 or [::1]:0";
+        let (host, port) = text.rsplit_once(':').ok_or(ALLOWED)?;
+        let bracketed = host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        let host = bracketed.unwrap_or(host);
+        let plain = bracketed.is_some() || !host.contains([':', '[', ']', '/', ' ']);
+        let port = port.parse().map_err(|_| ALLOWED)?;
+        if host.is_empty() || !plain {
+            return Err(ALLOWED);
+        }
+        let host = host.to_owned();
+        Ok(Self { host, port })
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        match host.contains(':') {
+            true => write!(f, "[{host}]:{port}"),
+            false => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// Where rooms are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    Memory,
+}
+
+impl FromStr for Store {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "memory" => Ok(Self::Memory),
+            _ => Err("allowed is memory"),
+        }
+    }
+}
+
+/// A number of bytes; `None` is written 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub Option<usize>);
+
+impl FromStr for Size {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const ALLOWED: &str = "allowed is a size such as 65536, 64KiB or 1MiB; 0: no limit";
+        let ByteSize(bytes) = text.parse().map_err(|_| ALLOWED)?;
+        let bytes = usize::try_from(bytes).map_err(|_| ALLOWED)?;
+        Ok(Self(Some(bytes).filter(|bytes| *bytes > 0)))
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0.unwrap_or(0);
+        match bytes {
+            0 => f.write_str("0"),
+            bytes if bytes % (1 << 20) == 0 => write!(f, "{}MiB", bytes >> 20),
+            bytes if bytes % (1 << 10) == 0 => write!(f, "{}KiB", bytes >> 10),
+            bytes => write!(f, "{bytes}"),
+        }
+    }
+}
+
+/// A duration; `None` is written 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Option<Duration>);
+
+impl FromStr for Span {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const ALLOWED: &str = "allowed is a duration such as 200ms, 30s or 12h; 0: no limit";
+        /// Times further off than this cannot be reckoned with everywhere.
+        const MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+        let span = humantime::parse_duration(text).map_err(|_| ALLOWED)?;
+        Ok(Self(Some(span.min(MAX)).filter(|span| !span.is_zero())))
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("0"),
+            Some(span) => humantime::format_duration(span).fmt(f),
+        }
+    }
+}
+
+/// A number of things; `None` is written 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count(pub Option<u32>);
+
+impl FromStr for Count {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let count: u32 = text
+            .parse()
+            .map_err(|_| "allowed is a whole number up to 4294967295; 0: no limit")?;
+        Ok(Self(Some(count).filter(|count| *count > 0)))
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.unwrap_or(0).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Serve, clap::Error> {
+        let args = std::iter::once("tallyroom").chain(args.iter().copied());
+        Cli::try_parse_from(args).map(Cli::into_serve)
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_flags_the_limits_are_the_defaults() {
+        let limits = parse(&[]).unwrap().limits.to_limits(None);
+        assert_eq!(format!("{limits:?}"), format!("{:?}", Limits::default()));
+    }
+
+    #[test]
+    fn serving_is_said_with_and_without_its_name() {
+        for args in [
+            &["--listen", "[::1]:0"][..],
+            &["serve", "--listen", "[::1]:0"],
+        ] {
+            let listen = parse(args).unwrap().listen;
+            assert_eq!(listen[0].to_string(), "[::1]:0");
+        }
+    }
+
+    #[test]
+    fn zero_switches_a_limit_off() {
+        let flags = [
+            "--heartbeat",
+            "0",
+            "--backlog-bytes",
+            "0",
+            "--session-rate",
+            "0",
+        ];
+        let limits = parse(&flags).unwrap().limits.to_limits(None);
+        assert_eq!(
+            (limits.heartbeat, limits.backlog_bytes, limits.session_rate),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn wrong_settings_name_the_flag_the_value_and_what_is_allowed() {
+        for (flag, value, allowed) in [
+            ("--listen", "6789", "HOST:PORT"),
+            ("--listen", "localhost:99999", "HOST:PORT"),
+            ("--listen", "::1:80", "HOST:PORT"),
+            ("--store", "floppy", "memory"),
+            ("--allow-origin", "example.org", "https://example.org"),
+            ("--allow-host", "a b", "example.org"),
+            ("--heartbeat", "soon", "200ms, 30s or 12h"),
+            ("--backlog-bytes", "-1", "64KiB"),
+            ("--max-rooms", "many", "whole number"),
+        ] {
+            let said = parse(&[flag, value]).unwrap_err().to_string();
+            for part in [flag, value, allowed] {
+                assert!(said.contains(part), "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_and_durations_read_back_as_they_are_written() {
+        for size in ["0", "1", "1000", "64KiB", "16MiB"] {
+            assert_eq!(size.parse::<Size>().unwrap().to_string(), size);
+        }
+        for span in ["0", "200ms", "30s", "12h"] {
+            assert_eq!(span.parse::<Span>().unwrap().to_string(), span);
+        }
+    }
+}

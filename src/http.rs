@@ -1,0 +1,141 @@
+//! Routes and their assembly: the page and the rooms' sockets under the same URLs.
+//!
+//! `GET /` is room `main`, `GET /r/{room}` any other: the page for a browser, the room's socket
+//! with `Upgrade: websocket`.
+
+pub mod page;
+pub mod problem;
+
+use actix_web::{
+    Error, FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder,
+    body::MessageBody,
+    dev::{ServiceRequest, ServiceResponse},
+    guard,
+    http::{Method, header},
+    middleware::{self, Next},
+    web,
+};
+
+use self::page::Page;
+use crate::{
+    ids::RoomName,
+    model::Model,
+    socket::{
+        Sockets,
+        admission::Denial,
+        embedded::{admission_request, is_handshake},
+    },
+};
+
+/// Everything that the server serves: a scope for an `App` of one's own.
+///
+/// Each answer carries `X-Content-Type-Options: nosniff` and `Cache-Control: no-cache`, and each
+/// request's `Host` is checked.
+pub fn site<M: Model>(sockets: Sockets<M>, page: Page) -> impl FnOnce(&mut web::ServiceConfig) {
+    move |config| {
+        let headers = middleware::DefaultHeaders::new()
+            .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+            .add((header::REFERRER_POLICY, "no-referrer"))
+            .add((header::CACHE_CONTROL, "no-cache"));
+        let site = web::scope("")
+            .app_data(web::Data::new(sockets))
+            .app_data(web::Data::new(page))
+            .wrap(middleware::from_fn(check_host::<M>))
+            .wrap(headers)
+            .service(readable("/", main_room::<M>))
+            .service(readable("/r/{room}", any_room::<M>))
+            .service(readable("/{file}", file))
+            .default_service(web::to(not_found));
+        config.service(site);
+    }
+}
+
+/// A path that answers GET and HEAD; every other method is 405.
+fn readable<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    F::Output: Responder + 'static,
+    Args: FromRequest + 'static,
+{
+    let read = guard::Any(guard::Get()).or(guard::Head());
+    web::resource(path.to_owned())
+        .route(web::route().guard(read).to(handler))
+        .default_service(web::to(method_not_allowed))
+}
+
+async fn main_room<M: Model>(
+    request: HttpRequest,
+    payload: web::Payload,
+    sockets: web::Data<Sockets<M>>,
+    page: web::Data<Page>,
+) -> HttpResponse {
+    room(
+        &request,
+        payload,
+        &sockets,
+        &page,
+        RoomName::main().as_str(),
+    )
+}
+
+async fn any_room<M: Model>(
+    request: HttpRequest,
+    payload: web::Payload,
+    sockets: web::Data<Sockets<M>>,
+    page: web::Data<Page>,
+    name: web::Path<String>,
+) -> HttpResponse {
+    room(&request, payload, &sockets, &page, &name)
+}
+
+fn room<M: Model>(
+    request: &HttpRequest,
+    payload: web::Payload,
+    sockets: &Sockets<M>,
+    page: &Page,
+    name: &str,
+) -> HttpResponse {
+    if is_handshake(request) {
+        return sockets
+            .handle(request, payload, name)
+            .unwrap_or_else(|denial| problem::of_denial(&denial));
+    }
+    match name.parse::<RoomName>() {
+        Ok(_) => page.serve(request, "index.html"),
+        Err(err) => problem::of_denial(&Denial::no_such_room(err)),
+    }
+}
+
+async fn file(
+    request: HttpRequest,
+    name: web::Path<String>,
+    page: web::Data<Page>,
+) -> HttpResponse {
+    page.serve(&request, &name)
+}
+
+async fn not_found() -> HttpResponse {
+    problem::not_found()
+}
+
+async fn method_not_allowed() -> HttpResponse {
+    problem::method_not_allowed(&[Method::GET, Method::HEAD])
+}
+
+async fn check_host<M: Model>(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let sockets = request.app_data::<web::Data<Sockets<M>>>();
+    let checked = sockets.map_or(Ok(()), |sockets| {
+        sockets
+            .admission()
+            .check_host(&admission_request(request.request()))
+    });
+    match checked {
+        Ok(()) => Ok(next.call(request).await?.map_into_left_body()),
+        Err(denial) => Ok(request
+            .into_response(problem::of_denial(&denial))
+            .map_into_right_body()),
+    }
+}

@@ -1,0 +1,74 @@
+//! Every limit by its name, its unit and its default, and what happens past it.
+//!
+//! `None` means that a limit is switched off. Flags and variables are read in `config`.
+
+use std::time::Duration;
+
+/// How many events a session that gets every state may be behind before it gets only the newest.
+pub const MAX_EVENTS_BEHIND: u64 = 4096;
+
+/// How many actions of one session may be on their way through the room before the session stops
+/// reading its socket.
+pub const MAX_ACTIONS_UNDERWAY: usize = 1024;
+
+/// How many bytes of messages of one session may be on their way through the room.
+pub const MAX_BYTES_UNDERWAY: usize = 64 * 1024;
+
+/// How many bytes of answers for one session alone may wait before it stops reading its socket.
+pub const MAX_OWN_BYTES: usize = 64 * 1024;
+
+/// How many actions one batch holds at most.
+pub const MAX_BATCH_ACTIONS: usize = 1024;
+
+/// How long a session that may not submit more leaves its socket unread; after that it reads on
+/// and answers each further action with `overloaded`.
+pub const MAX_READ_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long a closing handshake may take before the connection is cut.
+pub const MAX_CLOSE_WAIT: Duration = Duration::from_secs(2);
+
+/// How long a stopping server waits for actions underway and for sessions to take what is theirs.
+pub const MAX_DRAIN: Duration = Duration::from_secs(5);
+
+/// The limits that whoever runs a server may set.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of one message from a client; past it the session closes with 1009.
+    pub max_message_bytes: Option<usize>,
+    /// Bytes of a room's state as JSON; an action that would pass it is refused with `too_large`.
+    pub max_state_bytes: Option<usize>,
+    /// Sessions in all; past it a handshake is answered with 503.
+    pub max_connections: Option<usize>,
+    /// How long a request's head may take; past it the connection is cut.
+    pub handshake_timeout: Option<Duration>,
+    /// Actions a second of one session, with a burst of as many; past it `rate_limited`.
+    pub session_rate: Option<u32>,
+    /// Rooms in memory; past it `overloaded`.
+    pub max_rooms: Option<usize>,
+    /// Bytes of recent frames of one room kept on one worker for sessions that are behind; a
+    /// session that is further behind gets only the newest state.
+    pub backlog_bytes: Option<usize>,
+    /// How long a session may take nothing of what waits for it; past it, it closes with 1013.
+    pub slow_timeout: Option<Duration>,
+    /// A ping after this much silence of a client; gone after as much again.
+    pub heartbeat: Option<Duration>,
+    /// How long a room stays in memory after the last session left it.
+    pub room_idle: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_message_bytes: Some(64 * 1024),
+            max_state_bytes: Some(1024 * 1024),
+            max_connections: None,
+            handshake_timeout: Some(Duration::from_secs(10)),
+            session_rate: Some(10_000),
+            max_rooms: Some(100_000),
+            backlog_bytes: Some(256 * 1024),
+            slow_timeout: Some(Duration::from_secs(30)),
+            heartbeat: Some(Duration::from_secs(20)),
+            room_idle: Some(Duration::from_secs(60)),
+        }
+    }
+}

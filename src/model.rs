@@ -1,0 +1,96 @@
+//! What a room holds and how an action changes it.
+//!
+//! A [`Model`] is the only thing to write for a new kind of room; [`counter`] is the one to copy.
+//! A model is pure and deterministic: no clock, no IO, no randomness. The laws that every model
+//! keeps, and that make it right on any number of nodes:
+//!
+//! 1. the same actions in the same order give the same state;
+//! 2. a state that was written down and read back goes on as the original does;
+//! 3. an action that is refused changes nothing (the room sees to that: it judges on a copy).
+
+pub mod counter;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    fields::Fields,
+    ids::{ClientId, Millis, Revision},
+    rejection::Rejection,
+};
+
+/// What a room holds and how an action changes it.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use tallyroom::model::{By, Model};
+/// use tallyroom::rejection::Rejection;
+///
+/// /// A lamp that anybody may switch.
+/// struct Lamp;
+///
+/// #[derive(Serialize, Deserialize)]
+/// #[serde(tag = "action", rename_all = "lowercase")]
+/// enum Switch {
+///     On,
+///     Off,
+/// }
+///
+/// impl Model for Lamp {
+///     const NAME: &'static str = "lamp";
+///     type State = bool;
+///     type Action = Switch;
+///
+///     fn apply(state: &mut bool, action: &Switch, _by: &By) -> Result<(), Rejection> {
+///         *state = matches!(action, Switch::On);
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait Model: Send + Sync + 'static {
+    /// Stored with every snapshot, so that another model's data is refused and not misread.
+    const NAME: &'static str;
+
+    /// The version of `State` and `Action` as they are stored.
+    const VERSION: u32 = 1;
+
+    type State: Clone + Default + Serialize + DeserializeOwned + Send + Sync + Unpin + 'static;
+    type Action: Serialize + DeserializeOwned + Send + Sync + Unpin + 'static;
+
+    /// Reads an action from a client's JSON object.
+    ///
+    /// Without one of its own a model takes whatever `Action` derives. One written by hand can say
+    /// more clearly what is wrong with a field.
+    ///
+    /// # Errors
+    ///
+    /// `missing_field`, `bad_field` or `unknown_action`, with a sentence that says what is allowed.
+    fn parse(fields: &Fields<'_>) -> Result<Self::Action, Rejection> {
+        fields.to_action()
+    }
+
+    /// Changes `state` as `action` asks.
+    ///
+    /// Runs on a copy, so that an error or a panic half-way leaves no trace. It sees nothing but
+    /// its arguments: no clock (the time is `by.at`), no randomness, no IO.
+    ///
+    /// # Errors
+    ///
+    /// `out_of_range` or a code of the model's own: the action is refused and changes nothing.
+    fn apply(state: &mut Self::State, action: &Self::Action, by: &By) -> Result<(), Rejection>;
+
+    /// What clients see of `state`: the `value` of a `state` event.
+    fn view(state: &Self::State) -> impl Serialize + '_ {
+        state
+    }
+}
+
+/// By whom and when an action came, as the journal keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct By {
+    /// `None` where the client did not say who it is.
+    pub client: Option<ClientId>,
+    /// The revision that the action makes if it is accepted.
+    pub rev: Revision,
+    /// When the owner judged it; never earlier than the entry before.
+    pub at: Millis,
+}

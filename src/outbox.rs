@@ -1,0 +1,384 @@
+//! A session's place in its room's recent frames, and its own answers.
+//!
+//! The frames of a room are kept once per worker, in [`Recent`], and only while a session there is
+//! behind. An [`Outbox`] is a place in them, so that a slow session costs a few bytes. Who falls
+//! off the end goes on with the newest state. Nothing here waits, and everything is bounded.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::limits::MAX_EVENTS_BEHIND;
+
+/// What one batch has for everybody: its `state` events as they go on the wire.
+#[derive(Clone, Debug)]
+pub struct StateFrames {
+    /// All of them, oldest first.
+    pub every: Bytes,
+    /// The last of them alone.
+    pub newest: Bytes,
+    /// How many there are in `every`.
+    pub events: u64,
+}
+
+impl StateFrames {
+    /// Goes on with a later batch's; past the limits of [`Recent`] only the newest is kept.
+    pub fn append(&mut self, later: StateFrames, max_bytes: usize) {
+        let bytes = self.every.len() + later.every.len();
+        if self.events + later.events > MAX_EVENTS_BEHIND || bytes > max_bytes {
+            *self = later;
+        } else {
+            self.every = [&self.every[..], &later.every[..]].concat().into();
+            self.newest = later.newest;
+            self.events += later.events;
+        }
+    }
+}
+
+/// How many sessions there are, as it goes on the wire.
+#[derive(Clone, Debug)]
+pub struct UsersFrame {
+    pub count: usize,
+    pub frame: Bytes,
+}
+
+/// The recent frames of one room on one worker.
+#[derive(Debug)]
+pub struct Recent {
+    chunks: VecDeque<Chunk>,
+    /// The number of the oldest chunk kept.
+    first: u64,
+    events: u64,
+    bytes: usize,
+    max_bytes: usize,
+    newest: Bytes,
+    users: Option<UsersFrame>,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    every: Bytes,
+    events: u64,
+    /// How many sessions have yet to take it.
+    waiting: usize,
+}
+
+impl Recent {
+    pub fn new(max_bytes: Option<usize>) -> Self {
+        Self {
+            chunks: VecDeque::new(),
+            first: 0,
+            events: 0,
+            bytes: 0,
+            max_bytes: max_bytes.unwrap_or(usize::MAX),
+            newest: Bytes::new(),
+            users: None,
+        }
+    }
+
+    /// Adds what `sessions` sessions, all that there are, have yet to take.
+    ///
+    /// The newest chunk is always kept, whatever its size: it is bounded by the batch.
+    pub fn push_states(&mut self, states: StateFrames, sessions: usize) {
+        self.newest = states.newest;
+        if sessions == 0 {
+            self.skip_all();
+            return;
+        }
+        self.events += states.events;
+        self.bytes += states.every.len();
+        self.chunks.push_back(Chunk {
+            every: states.every,
+            events: states.events,
+            waiting: sessions,
+        });
+        while let [oldest, _, ..] = self.chunks.make_contiguous() {
+            let events_after = self.events - oldest.events;
+            if events_after < MAX_EVENTS_BEHIND && self.bytes <= self.max_bytes {
+                break;
+            }
+            self.pop_front();
+        }
+    }
+
+    pub fn set_users(&mut self, users: UsersFrame) {
+        self.users = Some(users);
+    }
+
+    /// Whether nobody is behind, so that nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    fn end(&self) -> u64 {
+        self.first + self.chunks.len() as u64
+    }
+
+    fn pop_front(&mut self) {
+        if let Some(chunk) = self.chunks.pop_front() {
+            self.first += 1;
+            self.events -= chunk.events;
+            self.bytes -= chunk.every.len();
+        }
+    }
+
+    fn skip_all(&mut self) {
+        while !self.chunks.is_empty() {
+            self.pop_front();
+        }
+        self.first += 1;
+    }
+
+    /// One session needs none of the chunks from `place` on.
+    fn pass(&mut self, place: u64) {
+        let from = place.saturating_sub(self.first) as usize;
+        for chunk in self.chunks.iter_mut().skip(from) {
+            chunk.waiting -= 1;
+        }
+        self.drop_taken();
+    }
+
+    fn take(&mut self, place: u64) -> Option<Bytes> {
+        let index = usize::try_from(place.checked_sub(self.first)?).ok()?;
+        let chunk = self.chunks.get_mut(index)?;
+        chunk.waiting -= 1;
+        let every = chunk.every.clone();
+        self.drop_taken();
+        Some(every)
+    }
+
+    fn drop_taken(&mut self) {
+        while self.chunks.front().is_some_and(|chunk| chunk.waiting == 0) {
+            self.pop_front();
+        }
+    }
+}
+
+/// What one session has yet to be sent.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    own: VecDeque<Bytes>,
+    own_bytes: usize,
+    /// The next chunk of the room; `None` until it is let in.
+    place: Option<u64>,
+    users_told: Option<usize>,
+}
+
+impl Outbox {
+    /// Lets the session into the room: `users` and `state` first, then what comes after them.
+    pub fn enter(&mut self, recent: &Recent, users: UsersFrame, state: Bytes) {
+        self.users_told = Some(users.count);
+        self.push_own(users.frame);
+        self.push_own(state);
+        self.place = Some(recent.end());
+    }
+
+    /// Takes the session out of the room: nothing more of the room is for it.
+    pub fn leave(&mut self, recent: &mut Recent) {
+        if let Some(place) = self.place.take() {
+            recent.pass(place);
+        }
+    }
+
+    /// Adds frames for this session alone.
+    pub fn push_own(&mut self, frame: Bytes) {
+        self.own_bytes += frame.len();
+        self.own.push_back(frame);
+    }
+
+    /// Throws its own frames away.
+    pub fn clear_own(&mut self) {
+        self.own.clear();
+        self.own_bytes = 0;
+    }
+
+    /// Bytes of frames for this session alone.
+    pub fn own_bytes(&self) -> usize {
+        self.own_bytes
+    }
+
+    /// Whether [`Outbox::next`] would give something.
+    pub fn is_behind(&self, recent: &Recent) -> bool {
+        let behind = |place| place < recent.end();
+        !self.own.is_empty() || self.users_due(recent) || self.place.is_some_and(behind)
+    }
+
+    /// Takes the next frames: its own, then `users`, then states.
+    ///
+    /// A session that fell off the end of the recent frames is given the newest state alone.
+    pub fn next(&mut self, recent: &mut Recent) -> Option<Bytes> {
+        if let Some(frame) = self.next_own() {
+            return Some(frame);
+        }
+        if self.users_due(recent) {
+            let users = recent.users.as_ref()?;
+            self.users_told = Some(users.count);
+            return Some(users.frame.clone());
+        }
+        let place = self.place?;
+        if place < recent.first {
+            recent.pass(place);
+            self.place = Some(recent.end());
+            return Some(recent.newest.clone());
+        }
+        let frames = recent.take(place)?;
+        self.place = Some(place + 1);
+        Some(frames)
+    }
+
+    /// Takes the next of its own frames.
+    pub fn next_own(&mut self) -> Option<Bytes> {
+        let frame = self.own.pop_front()?;
+        self.own_bytes -= frame.len();
+        Some(frame)
+    }
+
+    fn users_due(&self, recent: &Recent) -> bool {
+        let other = |users: &UsersFrame| self.users_told != Some(users.count);
+        self.place.is_some() && recent.users.as_ref().is_some_and(other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn states(numbers: std::ops::Range<u32>) -> StateFrames {
+        let every: Vec<u8> = numbers.clone().flat_map(u32::to_be_bytes).collect();
+        StateFrames {
+            newest: Bytes::copy_from_slice(&every[every.len() - 4..]),
+            every: every.into(),
+            events: u64::from(numbers.end - numbers.start),
+        }
+    }
+
+    fn users(count: usize) -> UsersFrame {
+        let frame = format!("users {count}").into();
+        UsersFrame { count, frame }
+    }
+
+    fn enter(recent: &Recent) -> Outbox {
+        let mut outbox = Outbox::default();
+        outbox.enter(recent, users(0), Bytes::new());
+        outbox.clear_own();
+        outbox
+    }
+
+    fn drain(outbox: &mut Outbox, recent: &mut Recent) -> Vec<u32> {
+        let mut numbers = Vec::new();
+        while let Some(frames) = outbox.next(recent) {
+            let words = frames.chunks_exact(4);
+            numbers.extend(words.map(|word| u32::from_be_bytes(word.try_into().unwrap())));
+        }
+        numbers
+    }
+
+    #[test]
+    fn a_newcomer_gets_users_and_then_the_state_and_no_count_twice() {
+        let mut recent = Recent::new(None);
+        recent.set_users(users(1));
+        let mut outbox = Outbox::default();
+        assert!(outbox.next(&mut recent).is_none(), "it is not let in yet");
+        outbox.enter(&recent, users(2), "state".into());
+        recent.set_users(users(2));
+        assert_eq!(outbox.next(&mut recent).unwrap(), "users 2");
+        assert_eq!(outbox.next(&mut recent).unwrap(), "state");
+        assert!(!outbox.is_behind(&recent));
+        recent.set_users(users(3));
+        recent.set_users(users(2));
+        assert!(outbox.next(&mut recent).is_none());
+    }
+
+    #[test]
+    fn who_keeps_up_gets_every_state_and_nothing_stays_behind() {
+        let mut recent = Recent::new(Some(64));
+        let mut outboxes = [enter(&recent), enter(&recent)];
+        for number in 0..100 {
+            recent.push_states(states(number..number + 1), 2);
+            for outbox in &mut outboxes {
+                assert_eq!(drain(outbox, &mut recent), [number]);
+            }
+            assert!(recent.is_empty());
+        }
+    }
+
+    #[test]
+    fn who_is_4096_events_behind_gets_them_all_and_who_is_further_only_the_newest() {
+        let mut recent = Recent::new(None);
+        let (mut slow, mut slower) = (enter(&recent), enter(&recent));
+        recent.push_states(states(0..1), 2);
+        assert_eq!(slow.next(&mut recent).unwrap().len(), 4);
+        for number in 1..=4096 {
+            recent.push_states(states(number..number + 1), 2);
+        }
+        assert_eq!(drain(&mut slower, &mut recent), [4096]);
+        assert_eq!(
+            drain(&mut slow, &mut recent),
+            (1..=4096).collect::<Vec<_>>()
+        );
+        assert!(recent.is_empty());
+    }
+
+    #[test]
+    fn the_backlog_is_bounded_in_bytes_and_the_newest_chunk_is_always_kept() {
+        let mut recent = Recent::new(Some(100));
+        let mut outbox = enter(&recent);
+        recent.push_states(states(0..1000), 1);
+        assert_eq!(drain(&mut outbox, &mut recent).len(), 1000);
+        for number in 0..1000 {
+            recent.push_states(states(number..number + 1), 1);
+            assert!(recent.bytes <= 100);
+        }
+        assert_eq!(drain(&mut outbox, &mut recent), [999]);
+    }
+
+    #[test]
+    fn merged_frames_keep_every_state_or_the_newest() {
+        let mut merged = states(0..2);
+        merged.append(states(2..4), 16);
+        assert_eq!((merged.events, merged.every.len()), (4, 16));
+        assert_eq!(merged.newest, states(3..4).every);
+        merged.append(states(4..6), 16);
+        assert_eq!((merged.events, merged.every.len()), (2, 8));
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order: states only rise, the newest always comes, nothing
+        /// is kept that nobody waits for, and nobody waits for what is gone.
+        #[test]
+        fn any_interleaving_ends_at_the_newest_state(steps in prop::collection::vec((0..5u8, 0..4usize, 1..9u32), 1..200)) {
+            let mut recent = Recent::new(Some(40));
+            let mut sessions: Vec<Option<(Outbox, i64)>> = (0..4).map(|_| None).collect();
+            let mut last = -1;
+            for (step, who, events) in steps {
+                let inside = sessions.iter().flatten().count();
+                match (step, &mut sessions[who]) {
+                    (0, slot @ None) => *slot = Some((enter(&recent), last)),
+                    (1, slot @ Some(_)) => slot.take().unwrap().0.leave(&mut recent),
+                    (2 | 3, _) => {
+                        let from = (last + 1) as u32;
+                        recent.push_states(states(from..from + events), inside);
+                        last += i64::from(events);
+                    }
+                    (_, Some((outbox, seen))) => for number in drain(outbox, &mut recent) {
+                        prop_assert!(i64::from(number) > *seen);
+                        *seen = i64::from(number);
+                    },
+                    _ => {}
+                }
+            }
+            for (outbox, seen) in sessions.iter_mut().flatten() {
+                for number in drain(outbox, &mut recent) {
+                    prop_assert!(i64::from(number) > *seen);
+                    *seen = i64::from(number);
+                }
+                prop_assert_eq!(*seen, last);
+                prop_assert!(!outbox.is_behind(&recent));
+            }
+            prop_assert!(recent.is_empty());
+            prop_assert_eq!((recent.bytes, recent.events), (0, 0));
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! How often something may happen: a token bucket that is told the time.
+
+use std::time::{Duration, Instant};
+
+/// Lets `rate` actions a second pass, with a burst of as many after a quiet second.
+///
+/// Kept as the time at which the bucket will be full again (the virtual scheduling form of the
+/// generic cell rate algorithm, ITU-T I.371), so that it is one number, whatever the rate.
+#[derive(Debug)]
+pub struct Rate {
+    interval: Duration,
+    burst: Duration,
+    full_at: Instant,
+}
+
+impl Rate {
+    /// `rate` is in actions a second; 0 counts as 1.
+    pub fn new(rate: u32, now: Instant) -> Self {
+        let interval = Duration::from_secs(1) / rate.max(1);
+        Self {
+            interval,
+            burst: interval * rate.max(1),
+            full_at: now,
+        }
+    }
+
+    /// Whether one more may pass now; what may not is not counted.
+    pub fn allows(&mut self, now: Instant) -> bool {
+        let full_at = self.full_at.max(now) + self.interval;
+        let fits = full_at.duration_since(now) <= self.burst;
+        if fits {
+            self.full_at = full_at;
+        }
+        fits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_then_the_rate() {
+        let start = Instant::now();
+        let mut rate = Rate::new(10, start);
+        assert_eq!((0..50).filter(|_| rate.allows(start)).count(), 10);
+        let later = start + Duration::from_millis(350);
+        assert_eq!((0..50).filter(|_| rate.allows(later)).count(), 3);
+        let much_later = start + Duration::from_secs(60);
+        assert_eq!((0..50).filter(|_| rate.allows(much_later)).count(), 10);
+    }
+}

@@ -1,0 +1,421 @@
+//! The actor of one WebSocket: reads what its client sends, forwards actions to the room's owner,
+//! and closes when it must.
+//!
+//! It never waits for its socket: whatever its client is to get goes into the outbox, which the
+//! transport empties. Every way that it can end drops its [`Member`], which takes it out of the room.
+
+use std::{
+    mem,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+    time::Instant,
+};
+
+use actix::{fut::ActorFuture, prelude::*};
+use actix_web::web::Bytes;
+use actix_ws::CloseCode;
+use futures_util::{Stream, stream::LocalBoxStream};
+
+use crate::{
+    fanout::{Link, News, Underway, Worker},
+    framing::{self, Message as Input, Reader},
+    ids::RoomName,
+    limits::{
+        Limits, MAX_ACTIONS_UNDERWAY, MAX_BYTES_UNDERWAY, MAX_CLOSE_WAIT, MAX_DRAIN, MAX_OWN_BYTES,
+        MAX_READ_PAUSE,
+    },
+    model::Model,
+    protocol::{self, classic},
+    pulse::Alarm,
+    rate::Rate,
+    rejection::Rejection,
+    replica::Asked,
+    room::{Join, Leave, Listener, Origin, Submit},
+    rooms::{Acquire, AcquireError, Lease, Rooms},
+};
+
+/// What a client sends, as it comes from its socket; it ends when the socket does.
+pub type Socket = LocalBoxStream<'static, Bytes>;
+
+/// One WebSocket connection of one client.
+pub struct Session<M: Model> {
+    link: Rc<Link>,
+    worker: Rc<Worker>,
+    limits: Arc<Limits>,
+    rooms: Addr<Rooms<M>>,
+    room: RoomName,
+    socket: Option<Socket>,
+    reader: Reader,
+    rate: Option<Rate>,
+    member: Option<Member<M>>,
+    /// Actions read and not yet submitted.
+    read: Vec<(Asked<M::Action>, usize)>,
+    phase: Phase,
+    /// Since when the socket is not read because the room cannot take more.
+    paused_at: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Live,
+    /// The server stops: what is underway is finished first, until then.
+    Draining {
+        until: Instant,
+    },
+    /// A close frame was sent: the client's is waited for, until then.
+    Closing {
+        until: Instant,
+    },
+    Over,
+}
+
+impl<M: Model> Session<M> {
+    /// Starts the actor of a connection whose frames go out by `link`.
+    pub fn start_on(
+        worker: Rc<Worker>,
+        link: Rc<Link>,
+        rooms: Addr<Rooms<M>>,
+        room: RoomName,
+        limits: Arc<Limits>,
+        socket: Socket,
+    ) {
+        let session = Self {
+            link,
+            worker,
+            rooms,
+            room,
+            socket: Some(socket),
+            reader: Reader::new(limits.max_message_bytes),
+            rate: limits
+                .session_rate
+                .map(|rate| Rate::new(rate, Instant::now())),
+            member: None,
+            read: Vec::new(),
+            phase: Phase::Live,
+            paused_at: None,
+            limits,
+        };
+        session.start();
+    }
+
+    // Entering.
+
+    fn entered(&mut self, entered: Result<Member<M>, EnterError>, ctx: &mut Context<Self>) {
+        match entered {
+            Ok(member) => self.member = Some(member),
+            Err(EnterError::Full(err)) => {
+                self.tell(&Rejection::new("overloaded", err.to_string()));
+                self.close(CloseCode::Again);
+            }
+            Err(EnterError::OwnerGone) => self.close(CloseCode::Error),
+        }
+        if let Some(socket) = self.socket.take() {
+            ctx.spawn(Reading { socket });
+        }
+    }
+
+    // Reading.
+
+    /// Takes what is in the reader until it may take no more.
+    fn take_messages(&mut self, now: Instant) {
+        while self.may_take(now) {
+            match self.reader.next() {
+                Ok(Some(message)) => self.take(message, now),
+                Ok(None) => break,
+                Err(breach) => {
+                    log::debug!("room {}: a session is closed: {breach:?}", self.room);
+                    self.close(breach.close_code());
+                    // Nothing after a breach can be understood, so no answer is waited for.
+                    self.phase = Phase::Over;
+                }
+            }
+        }
+        self.submit();
+    }
+
+    fn take(&mut self, message: Input, now: Instant) {
+        if matches!(self.phase, Phase::Closing { .. }) {
+            if let Input::Close(_) = message {
+                self.phase = Phase::Over;
+            }
+            return;
+        }
+        match message {
+            Input::Text(text) => match self.read_action(&text, now) {
+                Ok(action) => self.read.push((action, text.len())),
+                Err(refused) => self.tell(&refused),
+            },
+            Input::Binary(_) => self.tell(&protocol::binary_not_allowed()),
+            Input::Ping(payload) => self.link.push(framing::pong(&payload)),
+            Input::Pong => {}
+            Input::Close(code) => {
+                self.submit();
+                self.leave();
+                self.link.push(framing::close(code));
+                self.phase = Phase::Over;
+            }
+        }
+    }
+
+    fn read_action(&mut self, text: &str, now: Instant) -> Result<Asked<M::Action>, Rejection> {
+        if let Some(rate) = &mut self.rate
+            && !rate.allows(now)
+        {
+            return Err(rate_limited(self.limits.session_rate));
+        }
+        let action = protocol::read_action::<M>(text)?;
+        if self.paused_for_too_long(now) && !self.room_takes_more() {
+            let message = "the room cannot keep up; the action was not taken, try again later";
+            return Err(Rejection::new("overloaded", message));
+        }
+        Ok(Asked {
+            client: None,
+            action,
+        })
+    }
+
+    /// Forwards what was read as one message, so that it shares a batch.
+    fn submit(&mut self) {
+        if self.read.is_empty() {
+            return;
+        }
+        let actions = mem::take(&mut self.read);
+        if let Some(member) = &self.member {
+            let bytes = actions.iter().map(|(_, bytes)| bytes).sum();
+            self.link.add_underway(Underway {
+                actions: actions.len(),
+                bytes,
+            });
+            member.submit(actions);
+        }
+    }
+
+    fn room_takes_more(&self) -> bool {
+        let Underway { actions, bytes } = self.link.underway();
+        let read: usize = self.read.iter().map(|(_, bytes)| bytes).sum();
+        actions + self.read.len() < MAX_ACTIONS_UNDERWAY && bytes + read < MAX_BYTES_UNDERWAY
+    }
+
+    fn paused_for_too_long(&self, now: Instant) -> bool {
+        self.paused_at.is_some_and(|at| now - at >= MAX_READ_PAUSE)
+    }
+
+    /// Whether one more message may be taken, and with it an answer be added to the outbox.
+    fn may_take(&mut self, now: Instant) -> bool {
+        match self.phase {
+            Phase::Closing { .. } => true,
+            Phase::Draining { .. } | Phase::Over => false,
+            Phase::Live if self.link.own_bytes() >= MAX_OWN_BYTES => false,
+            Phase::Live if self.room_takes_more() => {
+                self.paused_at = None;
+                true
+            }
+            Phase::Live => {
+                let paused_at = *self.paused_at.get_or_insert(now);
+                self.link.wake_reader_at(Some(paused_at + MAX_READ_PAUSE));
+                self.paused_for_too_long(now)
+            }
+        }
+    }
+
+    // Ending.
+
+    fn hear(&mut self, news: News, now: Instant) {
+        match news {
+            News::Alarm(Alarm::Ping) => self.link.push(framing::ping()),
+            News::Alarm(Alarm::Silent) => {
+                log::debug!("room {}: a session is silent and taken as gone", self.room);
+                self.phase = Phase::Over;
+            }
+            News::Alarm(Alarm::Slow) => {
+                log::debug!("room {}: a session takes nothing and is dropped", self.room);
+                self.link.clear();
+                self.close(CloseCode::Again);
+                self.phase = Phase::Over;
+            }
+            News::Cut => self.phase = Phase::Over,
+            News::OwnerGone => self.close(CloseCode::Error),
+            News::Drain if self.phase == Phase::Live => {
+                self.phase = Phase::Draining {
+                    until: now + MAX_DRAIN,
+                };
+            }
+            News::Drain => {}
+        }
+    }
+
+    /// Goes on with ending as far as it can.
+    fn advance(&mut self, now: Instant) {
+        if let Phase::Draining { until } = self.phase {
+            let finished = self.link.underway().actions == 0 && !self.link.is_behind();
+            if finished || now >= until {
+                self.close(CloseCode::Restart);
+            } else {
+                self.link.wake_reader_at(Some(until));
+            }
+        }
+        if let Phase::Closing { until } = self.phase
+            && now >= until
+        {
+            self.phase = Phase::Over;
+        }
+    }
+
+    /// Leaves the room, says why, and waits for the client's close frame.
+    fn close(&mut self, code: CloseCode) {
+        if matches!(self.phase, Phase::Closing { .. } | Phase::Over) {
+            return;
+        }
+        self.leave();
+        self.link.push(framing::close(Some(code)));
+        let until = Instant::now() + MAX_CLOSE_WAIT;
+        self.link.wake_reader_at(Some(until));
+        self.phase = Phase::Closing { until };
+    }
+
+    fn leave(&mut self) {
+        self.worker.leave(&self.link);
+        self.member = None;
+    }
+
+    fn tell(&mut self, refused: &Rejection) {
+        self.link.push(framing::text(&classic::error(refused)));
+    }
+}
+
+fn rate_limited(rate: Option<u32>) -> Rejection {
+    let rate = rate.unwrap_or(0);
+    let message =
+        format!("more than {rate} actions a second (--session-rate); the action was not taken");
+    Rejection::new("rate_limited", message)
+}
+
+impl<M: Model> Actor for Session<M> {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let entering = enter(
+            self.rooms.clone(),
+            self.room.clone(),
+            self.origin(),
+            self.listener(),
+        );
+        let entering = entering.into_actor(self);
+        ctx.wait(entering.map(|entered, session, ctx| session.entered(entered, ctx)));
+    }
+}
+
+impl<M: Model> Session<M> {
+    fn origin(&self) -> Origin {
+        Origin {
+            worker: self.worker.id(),
+            session: self.link.id(),
+        }
+    }
+
+    fn listener(&self) -> Listener {
+        let fanout = self.worker.fanout();
+        Listener {
+            deliver: fanout.clone().recipient(),
+            gone: fanout.clone().recipient(),
+        }
+    }
+}
+
+impl<M: Model> Drop for Session<M> {
+    fn drop(&mut self) {
+        self.worker.disconnect(&self.link);
+        self.link.end();
+    }
+}
+
+/// A session's place in a room: dropping it leaves the room.
+struct Member<M: Model> {
+    lease: Lease<M>,
+    origin: Origin,
+}
+
+impl<M: Model> Member<M> {
+    fn submit(&self, actions: Vec<(Asked<M::Action>, usize)>) {
+        // The mailbox is bounded by what each session may have underway.
+        self.lease.room().do_send(Submit {
+            from: self.origin,
+            actions,
+        });
+    }
+}
+
+impl<M: Model> Drop for Member<M> {
+    fn drop(&mut self) {
+        self.lease.room().do_send(Leave(self.origin));
+    }
+}
+
+enum EnterError {
+    Full(AcquireError),
+    OwnerGone,
+}
+
+async fn enter<M: Model>(
+    rooms: Addr<Rooms<M>>,
+    room: RoomName,
+    origin: Origin,
+    listener: Listener,
+) -> Result<Member<M>, EnterError> {
+    let lease = rooms.send(Acquire::new(room)).await;
+    let lease = lease.map_err(|_| EnterError::OwnerGone)?;
+    let lease = lease.map_err(EnterError::Full)?;
+    // Made before it joins, so that it leaves even if it is dropped while it joins.
+    let member = Member { lease, origin };
+    let join = Join {
+        from: origin,
+        listener,
+    };
+    let joined = member.lease.room().send(join).await;
+    joined.map(|()| member).map_err(|_| EnterError::OwnerGone)
+}
+
+/// Reads the socket for as long as the session lives.
+struct Reading {
+    socket: Socket,
+}
+
+impl<M: Model> ActorFuture<Session<M>> for Reading {
+    type Output = ();
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        session: &mut Session<M>,
+        ctx: &mut Context<Session<M>>,
+        task: &mut TaskContext<'_>,
+    ) -> Poll<()> {
+        let now = Instant::now();
+        session.link.wake_reader_at(None);
+        if let Some(news) = session.link.poll_news(task) {
+            session.hear(news, now);
+        }
+        loop {
+            session.take_messages(now);
+            session.advance(now);
+            if session.phase == Phase::Over {
+                ctx.stop();
+                return Poll::Ready(());
+            }
+            let listening = session.may_take(now);
+            session.link.set_listening(listening);
+            if !listening {
+                return Poll::Pending;
+            }
+            match Pin::new(&mut self.socket).poll_next(task) {
+                Poll::Ready(Some(bytes)) => {
+                    session.link.heard(now);
+                    session.reader.push(bytes);
+                }
+                Poll::Ready(None) => session.phase = Phase::Over,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}

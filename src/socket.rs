@@ -1,0 +1,108 @@
+//! Room sockets: who is let in, and the transports that carry them.
+//!
+//! One admission check serves every transport. [`Sockets`] is what a transport needs to open a
+//! session; it may be cloned and sent to any thread.
+
+pub mod admission;
+pub mod embedded;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use actix::prelude::*;
+
+use self::admission::{Admission, Denial};
+use crate::{fanout::Fanouts, ids::RoomName, limits::Limits, model::Model, rooms::Rooms};
+
+/// Opens sessions in the rooms of one model.
+pub struct Sockets<M: Model> {
+    rooms: Addr<Rooms<M>>,
+    fanouts: Arc<Fanouts>,
+    admission: Arc<Admission>,
+    limits: Arc<Limits>,
+    open: Arc<AtomicUsize>,
+}
+
+impl<M: Model> Sockets<M> {
+    pub fn new(rooms: Addr<Rooms<M>>, admission: Admission, limits: Arc<Limits>) -> Self {
+        Self {
+            rooms,
+            fanouts: Arc::default(),
+            admission: Arc::new(admission),
+            limits,
+            open: Arc::default(),
+        }
+    }
+
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// The fan-outs of all worker threads, to stop the sessions by.
+    pub fn fanouts(&self) -> &Arc<Fanouts> {
+        &self.fanouts
+    }
+
+    /// How many sockets are open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// The check that every transport makes before it answers a handshake.
+    ///
+    /// # Errors
+    ///
+    /// The HTTP answer to give: a foreign host or origin, no such room, or no place.
+    fn admit(&self, request: &admission::Request<'_>, room: &str) -> Result<Admitted, Denial> {
+        self.admission.check_host(request)?;
+        self.admission.check_origin(request)?;
+        let room = room.parse().map_err(Denial::no_such_room)?;
+        if self.fanouts.is_draining() {
+            return Err(Denial::overloaded("the server stops; connect again later"));
+        }
+        let place = Place::take(&self.open, self.limits.max_connections)?;
+        Ok(Admitted { room, place })
+    }
+}
+
+impl<M: Model> Clone for Sockets<M> {
+    fn clone(&self) -> Self {
+        Self {
+            rooms: self.rooms.clone(),
+            fanouts: self.fanouts.clone(),
+            admission: self.admission.clone(),
+            limits: self.limits.clone(),
+            open: self.open.clone(),
+        }
+    }
+}
+
+/// A session that may be opened.
+struct Admitted {
+    room: RoomName,
+    place: Place,
+}
+
+/// One of the connections that may be open; dropping it makes place.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(open: &Arc<AtomicUsize>, max: Option<usize>) -> Result<Self, Denial> {
+        let place = Self(open.clone());
+        let others = open.fetch_add(1, Ordering::Relaxed);
+        match max {
+            Some(max) if others >= max => Err(Denial::overloaded(&format!(
+                "{max} connections are open, as many as may be (--max-connections)"
+            ))),
+            _ => Ok(place),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

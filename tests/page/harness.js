@@ -1,0 +1,157 @@
+// @ts-check
+/**
+ * Starts what the tests look at: the real server on a port of its own, a browser, and pages that write down every
+ * complaint. All of it ends with `stop()`.
+ */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { on, once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+import WebSocket from "ws";
+
+const BROWSERS = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome", "/snap/bin/chromium"];
+const BROWSER_FLAGS = [
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+/** How long a condition is awaited, in milliseconds, before the test fails. */
+export const PATIENCE = 20_000;
+export const MAX = Number.MAX_SAFE_INTEGER;
+
+/**
+ * Starts the server and waits until it listens.
+ * @param {{ port?: number, args?: string[] }} [options] port 0: a free one
+ */
+export async function startServer({ port = 0, args = [] } = {}) {
+  const binary = process.env.TALLYROOM_BIN;
+  assert.ok(binary, "TALLYROOM_BIN must name the tallyroom program, such as target/release/tallyroom");
+  const child = spawn(binary, ["--listen", `127.0.0.1:${port}`, "--store", "memory", ...args], {
+    stdio: ["ignore", "ignore", "pipe"],
+    env: { ...process.env, TALLYROOM_LOG: "info" },
+  });
+  process.once("exit", () => child.kill("SIGKILL"));
+  const url = await new Promise((resolve, reject) => {
+    let log = "";
+    child.once("error", reject);
+    child.once("exit", (code) => reject(new Error(`the server ended with ${code} before it listened:\n${log}`)));
+    child.stderr.on("data", (chunk) => {
+      log += chunk;
+      const found = /http:\/\/127\.0\.0\.1:(\d+)/.exec(log);
+      if (found && log.indexOf("\n", found.index) > 0) resolve(found[0]);
+    });
+  });
+  child.stderr.resume();
+  return {
+    /** Without a slash at its end. */
+    url,
+    port: Number(new URL(url).port),
+    async kill() {
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      const gone = once(child, "exit");
+      child.kill("SIGKILL");
+      await gone;
+    },
+  };
+}
+
+/** @param {string[]} [flags] more flags of the browser */
+export async function startBrowser(flags = []) {
+  const executablePath = process.env.CHROMIUM ?? BROWSERS.find((path) => existsSync(path));
+  assert.ok(executablePath, "no Chromium found: name it in CHROMIUM");
+  return chromium.launch({ executablePath, args: [...BROWSER_FLAGS, ...flags] });
+}
+
+/**
+ * Opens a window of its own, with its own cookies and cache, and waits until the page shows a value.
+ * @param {import("playwright-core").Browser} browser
+ * @param {string} url
+ * @param {import("playwright-core").BrowserContextOptions & { prepare?: () => void }} [options] `prepare` runs in the
+ * page before its own scripts
+ */
+export async function openPage(browser, url, { prepare, ...options } = {}) {
+  const context = await browser.newContext({ locale: "en-GB", viewport: { width: 800, height: 700 }, ...options });
+  context.setDefaultTimeout(PATIENCE);
+  if (prepare) await context.addInitScript(prepare);
+  const page = await context.newPage();
+  const complaints = /** @type {string[]} */ ([]);
+  const origins = new Set();
+  page.on("console", (message) => complaints.push(`${message.type()}: ${message.text()}`));
+  page.on("pageerror", (error) => complaints.push(`error: ${error.message}`));
+  page.on("request", (request) => origins.add(new URL(request.url()).origin));
+  page.on("websocket", (socket) => origins.add(new URL(socket.url()).origin.replace(/^ws/, "http")));
+  const response = await page.goto(url);
+  assert.ok(response);
+  await live(page);
+  return { page, context, response, complaints, origins, close: () => context.close() };
+}
+
+/** @param {import("playwright-core").Page} page */
+export async function live(page) {
+  await page.locator('body[data-connection="live"]').waitFor();
+}
+
+/**
+ * Waits until the element's text is, or matches, what is expected.
+ * @param {import("playwright-core").Page} page
+ * @param {string} selector
+ * @param {string | RegExp} expected
+ */
+export async function shows(page, selector, expected) {
+  let seen = "";
+  await until(
+    async () => {
+      seen = (await page.locator(selector).textContent()) ?? "";
+      return typeof expected === "string" ? seen === expected : expected.test(seen);
+    },
+    () => `${selector} shows ${JSON.stringify(seen)}, not ${expected}`,
+  );
+}
+
+/**
+ * Asks until the answer is yes.
+ * @param {() => Promise<boolean> | boolean} condition
+ * @param {() => string} problem what to say when it never is
+ */
+export async function until(condition, problem) {
+  const deadline = Date.now() + PATIENCE;
+  while (!(await condition())) {
+    if (Date.now() > deadline) assert.fail(problem());
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/**
+ * Acts as a program would, over a socket of its own, and waits until the room's value is `value`.
+ * @param {string} url the room's page
+ * @param {number} value
+ */
+export async function setValue(url, value) {
+  const socket = new WebSocket(url.replace(/^http/, "ws"));
+  try {
+    await once(socket, "open");
+    socket.send(JSON.stringify({ action: "set", value }));
+    for await (const [data] of on(socket, "message", { signal: AbortSignal.timeout(PATIENCE) })) {
+      const event = JSON.parse(String(data));
+      if (event.type === "state" && event.value === value) return;
+      assert.notEqual(event.type, "error", event.message);
+    }
+  } finally {
+    socket.close();
+  }
+}
+
+/** A folder that is gone after the test. */
+export async function scratch() {
+  const path = await mkdtemp(join(tmpdir(), "tallyroom-page-"));
+  return { path, remove: () => rm(path, { recursive: true, force: true }) };
+}
