@@ -47,8 +47,8 @@ impl Cli {
 /// How to serve.
 #[derive(Args, Clone, Debug)]
 pub struct Serve {
-    /// Address to listen on, HOST:PORT; may be given several times. `localhost` is both 127.0.0.1
-    /// and [::1]; port 0 takes a free one; 0.0.0.0 or [::] lets other machines in
+    /// Address to listen on, HOST:PORT; may be given several times. `localhost` is both
+    /// `127.0.0.1` and `[::1]`; port 0 takes a free one; `0.0.0.0` or `[::]` lets other machines in
     #[arg(long, value_name = "ADDR", default_value = "localhost:6789")]
     #[arg(env = "TALLYROOM_LISTEN", value_delimiter = ',')]
     pub listen: Vec<Listen>,
@@ -63,7 +63,7 @@ pub struct Serve {
     pub store: Store,
 
     /// Origin whose pages may open sockets, beside the server's own; may be given several times:
-    /// https://example.org, `null` (pages opened as files) or `*` (all)
+    /// `https://example.org`, `null` (pages opened as files) or `*` (all)
     #[arg(
         long,
         value_name = "ORIGIN",
@@ -83,11 +83,12 @@ pub struct Serve {
     pub allow_host: Vec<AllowedHost>,
 
     /// Folder to serve the page's files from, read at each request, while designing them
-    #[arg(long = "static", value_name = "DIR", env = "TALLYROOM_STATIC")]
+    #[arg(long = "static", value_name = "DIR", env = "TALLYROOM_STATIC", value_parser = page_folder)]
     pub static_dir: Option<PathBuf>,
 
     /// Worker threads that carry connections; 0: as many as there are processors
     #[arg(long, value_name = "N", default_value_t = 0, env = "TALLYROOM_WORKERS")]
+    #[arg(allow_negative_numbers = true)]
     pub workers: u16,
 
     #[command(flatten)]
@@ -102,53 +103,54 @@ pub struct Serve {
 pub struct LimitFlags {
     /// Size of one message from a client; past it the session closes with 1009
     #[arg(long, value_name = "SIZE", env = "TALLYROOM_MAX_MESSAGE_BYTES")]
-    #[arg(default_value_t = Size(Limits::default().max_message_bytes))]
+    #[arg(allow_negative_numbers = true, default_value_t = Size(Limits::default().max_message_bytes))]
     pub max_message_bytes: Size,
 
     /// Size of a room's state; an action that would pass it is refused
     #[arg(long, value_name = "SIZE", env = "TALLYROOM_MAX_STATE_BYTES")]
-    #[arg(default_value_t = Size(Limits::default().max_state_bytes))]
+    #[arg(allow_negative_numbers = true, default_value_t = Size(Limits::default().max_state_bytes))]
     pub max_state_bytes: Size,
 
     /// Open sockets in all; past it a handshake gets 503. By default what the limit of open files
     /// allows, less 128
     #[arg(long, value_name = "N", env = "TALLYROOM_MAX_CONNECTIONS")]
+    #[arg(allow_negative_numbers = true)]
     pub max_connections: Option<Count>,
 
     /// Time for a request's head; past it the connection is cut
     #[arg(long, value_name = "TIME", env = "TALLYROOM_HANDSHAKE_TIMEOUT")]
-    #[arg(default_value_t = Span(Limits::default().handshake_timeout))]
+    #[arg(allow_negative_numbers = true, default_value_t = Span(Limits::default().handshake_timeout))]
     pub handshake_timeout: Span,
 
     /// Messages a second of one session, with a burst of as many; past it each is refused
     #[arg(long, value_name = "N", env = "TALLYROOM_SESSION_RATE")]
-    #[arg(default_value_t = Count(Limits::default().session_rate))]
+    #[arg(allow_negative_numbers = true, default_value_t = Count(Limits::default().session_rate))]
     pub session_rate: Count,
 
     /// Rooms in memory; past it no further one is opened
     #[arg(long, value_name = "N", env = "TALLYROOM_MAX_ROOMS")]
-    #[arg(default_value_t = Count(Limits::default().max_rooms.map(|max| max as u32)))]
+    #[arg(allow_negative_numbers = true, default_value_t = Count(Limits::default().max_rooms.map(|max| max as u32)))]
     pub max_rooms: Count,
 
     /// Recent events kept for the sessions of a room that are behind; further behind, a session
     /// gets only the newest state
     #[arg(long, value_name = "SIZE", env = "TALLYROOM_BACKLOG_BYTES")]
-    #[arg(default_value_t = Size(Limits::default().backlog_bytes))]
+    #[arg(allow_negative_numbers = true, default_value_t = Size(Limits::default().backlog_bytes))]
     pub backlog_bytes: Size,
 
     /// Time that a session may take nothing of what it is sent; past it, it closes with 1013
     #[arg(long, value_name = "TIME", env = "TALLYROOM_SLOW_TIMEOUT")]
-    #[arg(default_value_t = Span(Limits::default().slow_timeout))]
+    #[arg(allow_negative_numbers = true, default_value_t = Span(Limits::default().slow_timeout))]
     pub slow_timeout: Span,
 
     /// Ping after this much silence of a client, which is gone after as much again
     #[arg(long, value_name = "TIME", env = "TALLYROOM_HEARTBEAT")]
-    #[arg(default_value_t = Span(Limits::default().heartbeat))]
+    #[arg(allow_negative_numbers = true, default_value_t = Span(Limits::default().heartbeat))]
     pub heartbeat: Span,
 
     /// Time that an empty room stays in memory
     #[arg(long, value_name = "TIME", env = "TALLYROOM_ROOM_IDLE")]
-    #[arg(default_value_t = Span(Limits::default().room_idle))]
+    #[arg(allow_negative_numbers = true, default_value_t = Span(Limits::default().room_idle))]
     pub room_idle: Span,
 }
 
@@ -169,6 +171,14 @@ impl LimitFlags {
             room_idle: self.room_idle.0,
         }
     }
+}
+
+fn page_folder(text: &str) -> Result<PathBuf, &'static str> {
+    let folder = PathBuf::from(text);
+    let has_page = folder.join("index.html").is_file();
+    has_page
+        .then_some(folder)
+        .ok_or("allowed is a folder with an index.html in it")
 }
 
 /// An address as it was given: names are looked up when it is bound.

@@ -98,16 +98,25 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     ///
-    /// `bad_field` with what serde says.
+    /// `missing_field`, `unknown_action` or `bad_field`, with what serde says.
     pub fn to_action<A: DeserializeOwned>(&self) -> Result<A, Rejection> {
         let object = self
             .0
             .iter()
             .map(|(key, value)| (key.to_string(), value.clone()))
             .collect();
-        serde_json::from_value(Value::Object(object))
-            .map_err(|err| Rejection::new("bad_field", err.to_string()))
+        serde_json::from_value(Value::Object(object)).map_err(|err| not_an_action(&err.to_string()))
     }
+}
+
+/// The code for what serde says, which it tells by the beginning of its sentence alone.
+fn not_an_action(said: &str) -> Rejection {
+    let code = match said {
+        said if said.starts_with("missing field") => "missing_field",
+        said if said.starts_with("unknown variant") => "unknown_action",
+        _ => "bad_field",
+    };
+    Rejection::new(code, said)
 }
 
 fn not_json(err: &serde_json::Error) -> Rejection {
@@ -217,6 +226,13 @@ mod tests {
             read(r#"{"by":3,"action":"left","more":1}"#),
             Ok(Move::Left { by: 3 })
         );
-        assert_eq!(read(r#"{"action":"up"}"#).unwrap_err().code, "bad_field");
+        for (text, code) in [
+            (r#"{"by":3}"#, "missing_field"),
+            (r#"{"action":"left"}"#, "missing_field"),
+            (r#"{"action":"up"}"#, "unknown_action"),
+            (r#"{"action":"left","by":"far"}"#, "bad_field"),
+        ] {
+            assert_eq!(read(text).unwrap_err().code, code, "{text}");
+        }
     }
 }

@@ -121,7 +121,7 @@ impl Reader {
     /// # Errors
     ///
     /// The breach for which to close; nothing after it is to be read.
-    pub fn next(&mut self) -> Result<Option<Message>, Breach> {
+    pub fn next_message(&mut self) -> Result<Option<Message>, Breach> {
         loop {
             let Some(frame) = self.codec.decode(&mut self.input)? else {
                 let held = self
@@ -230,7 +230,7 @@ mod tests {
         for bytes in wire.chunks(piece) {
             reader.push(Bytes::copy_from_slice(bytes));
             loop {
-                match reader.next() {
+                match reader.next_message() {
                     Ok(Some(message)) => messages.push(message),
                     Ok(None) => break,
                     Err(breach) => return (messages, Some(breach)),
@@ -294,13 +294,13 @@ mod tests {
         wire.extend([0; 4]);
         let mut reader = Reader::new(Some(1000));
         reader.push(wire.into());
-        assert_eq!(reader.next(), Ok(None));
+        assert_eq!(reader.next_message(), Ok(None));
         for _ in 0..10 {
             reader.push(vec![0; 100].into());
-            assert_eq!(reader.next(), Ok(None));
+            assert_eq!(reader.next_message(), Ok(None));
         }
         reader.push(vec![0; 1].into());
-        assert_eq!(reader.next(), Err(Breach::TooLarge));
+        assert_eq!(reader.next_message(), Err(Breach::TooLarge));
         assert!(
             reader.input.capacity() < 4096,
             "{}",

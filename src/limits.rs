@@ -27,6 +27,10 @@ pub const MAX_READ_PAUSE: Duration = Duration::from_secs(5);
 /// How long a closing handshake may take before the connection is cut.
 pub const MAX_CLOSE_WAIT: Duration = Duration::from_secs(2);
 
+/// How many bytes are read and thrown away after a breach, so that a client that was still sending
+/// gets to read why it is closed.
+pub const MAX_DISCARDED: usize = 256 * 1024;
+
 /// How long a stopping server waits for actions underway and for sessions to take what is theirs.
 pub const MAX_DRAIN: Duration = Duration::from_secs(5);
 

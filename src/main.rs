@@ -2,21 +2,18 @@
 
 use std::{io, process::ExitCode, sync::Arc};
 
-use actix_web::rt::{
-    self,
-    signal::unix::{SignalKind, signal},
-};
+use actix_web::rt;
 use clap::Parser;
 use env_logger::Env;
 use tallyroom::{
     config::{Cli, Serve, Store},
     http::page::Page,
     journal::{Journal, memory::MemoryJournal},
+    listen,
     model::counter::Counter,
     server::{self, Server},
     socket::admission::Admission,
 };
-use tokio::sync::oneshot;
 
 fn main() -> ExitCode {
     let serve = Cli::parse().into_serve();
@@ -37,12 +34,12 @@ fn default_log() -> String {
 }
 
 async fn run(serve: Serve) -> io::Result<()> {
-    let shutdown = stop_signal()?;
+    let shutdown = server::stop_signal()?;
     let mut listeners = Vec::new();
     let mut urls = Vec::new();
     for listen in &serve.listen {
-        let bound = server::bind(listen)?;
-        urls.extend(server::urls(listen, &bound));
+        let bound = listen::bind(listen)?;
+        urls.extend(listen::urls(listen, &bound));
         listeners.extend(bound);
     }
     let beyond_loopback = listeners
@@ -74,31 +71,4 @@ async fn run(serve: Serve) -> io::Result<()> {
         workers: serve.workers.into(),
     };
     server::run::<Counter>(server, listeners, shutdown).await
-}
-
-/// Resolves at the first SIGTERM or SIGINT; a second one ends the process at once.
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let (stop, stopped) = oneshot::channel();
-    rt::spawn(async move {
-        let mut stop = Some(stop);
-        loop {
-            let code = tokio::select! {
-                _ = terminate.recv() => 128 + SignalKind::terminate().as_raw_value(),
-                _ = interrupt.recv() => 128 + SignalKind::interrupt().as_raw_value(),
-            };
-            match stop.take() {
-                Some(stop) => {
-                    log::info!("stopping; once more stops at once");
-                    let _ = stop.send(());
-                }
-                None => std::process::exit(code),
-            }
-        }
-    });
-    Ok(async {
-        // The sender lives as long as the system does.
-        let _ = stopped.await;
-    })
 }

@@ -4,8 +4,11 @@
 //! gathers, so that an idle room adds no latency and a busy one shares one commit, one encoding and
 //! one delivery per worker among many actions. The owner never waits for a socket.
 
+mod audience;
+mod load;
+
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -15,26 +18,28 @@ use actix_web::web::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+pub use self::audience::{Listener, Origin};
+use self::{
+    audience::{Answers, Audience, Told},
+    load::{LoadError, load},
+};
 use crate::{
+    deliver::{Answer, Entered, Underway},
     entry::{Batch, Position},
-    fanout::{Answer, Deliver, Entered, OwnerGone, Underway},
     framing,
-    ids::{BatchId, Epoch, Millis, OwnerId, Revision, RoomName, SessionId, WorkerId},
-    journal::{AppendError, Journal, ReadError},
+    ids::{BatchId, Epoch, Millis, OwnerId, Revision, RoomName},
+    journal::{AppendError, Journal},
     limits::{Limits, MAX_BATCH_ACTIONS},
     model::Model,
     outbox::{StateFrames, UsersFrame},
     presence::{Presence, Tell},
     protocol::classic,
     rejection::Rejection,
-    replica::{Asked, Judged, ReplayError, Replica, RestoreError, Views},
+    replica::{Asked, Judged, Replica, Views},
 };
 
 /// A snapshot is taken after this many entries, so that replay is short.
 const SNAPSHOT_EVERY: u64 = 1000;
-
-/// How many entries are replayed at a time when a room starts.
-const REPLAY_PIECE: usize = 1000;
 
 /// How long to wait before a worker whose mailbox is full is told again.
 const DELIVER_AGAIN: Duration = Duration::from_millis(5);
@@ -54,27 +59,11 @@ pub struct Room<M: Model> {
     state_frame: Bytes,
     snapshot_rev: Revision,
     presence: Presence,
-    sessions: HashMap<SessionId, WorkerId>,
-    workers: HashMap<WorkerId, Worker>,
+    audience: Audience,
     queue: VecDeque<Queued<M::Action>>,
     in_flight: bool,
     committing: bool,
     resting: Option<oneshot::Sender<()>>,
-}
-
-/// A worker that has sessions of this room.
-struct Worker {
-    listener: Listener,
-    sessions: usize,
-    /// What its mailbox had no place for.
-    pending: VecDeque<Deliver>,
-}
-
-/// Who hears what the room tells one worker.
-#[derive(Clone)]
-pub struct Listener {
-    pub deliver: Recipient<Deliver>,
-    pub gone: Recipient<OwnerGone>,
 }
 
 /// An action on its way, and whom to answer.
@@ -82,13 +71,6 @@ struct Queued<A> {
     from: Origin,
     bytes: usize,
     asked: Asked<A>,
-}
-
-/// Which session something comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
-    pub worker: WorkerId,
-    pub session: SessionId,
 }
 
 /// Actions that are in flight, and what they would do.
@@ -133,6 +115,7 @@ impl<M: Model> Room<M> {
         journal: Arc<dyn Journal>,
         limits: Arc<Limits>,
     ) -> Self {
+        let backlog_bytes = limits.backlog_bytes;
         let nowhere = Position::start(Epoch(Uuid::nil()));
         Self {
             id,
@@ -143,8 +126,7 @@ impl<M: Model> Room<M> {
             state_frame: Bytes::new(),
             snapshot_rev: Revision(0),
             presence: Presence::default(),
-            sessions: HashMap::new(),
-            workers: HashMap::new(),
+            audience: Audience::new(id, backlog_bytes),
             queue: VecDeque::new(),
             in_flight: false,
             committing: false,
@@ -385,84 +367,44 @@ impl<M: Model> Room<M> {
                 },
                 frames,
             };
-            let worker = answers.entry(queued.from.worker);
-            worker
-                .or_insert_with(|| Deliver::new(self.id))
-                .answer(answer);
+            answers.add(self.id, queued.from.worker, answer);
         }
         answers
     }
 
-    fn tell(&mut self, mut answers: Answers, views: Option<&Views>, ctx: &mut Context<Self>) {
+    fn tell(&mut self, answers: Answers, views: Option<&Views>, ctx: &mut Context<Self>) {
         let states = views.filter(|views| !views.is_empty()).map(|views| {
             let frames = state_frames(views.iter());
             self.state_frame = frames.newest.clone();
             frames
         });
-        let workers: Vec<WorkerId> = self.workers.keys().copied().collect();
-        for worker in workers {
-            let mut news = answers
-                .remove(&worker)
-                .unwrap_or_else(|| Deliver::new(self.id));
-            news.states = states.clone();
-            if news.states.is_some() || !news.answers.is_empty() {
-                self.deliver(worker, news, ctx);
-            }
-        }
+        let told = self.audience.tell(answers, states);
+        self.told(told, ctx);
     }
 
     fn tell_users(&mut self, count: usize, ctx: &mut Context<Self>) {
-        let users = users_frame(count);
-        let workers: Vec<WorkerId> = self.workers.keys().copied().collect();
-        for worker in workers {
-            let mut news = Deliver::new(self.id);
-            news.users = Some(users.clone());
-            self.deliver(worker, news, ctx);
+        let told = self.audience.tell_users(users_frame(count));
+        self.told(told, ctx);
+    }
+
+    /// Sees to the workers that could not be told.
+    fn told(&mut self, told: Told, ctx: &mut Context<Self>) {
+        for worker in told.busy {
+            ctx.run_later(DELIVER_AGAIN, move |room, ctx| {
+                let told = room.audience.flush(worker);
+                room.told(told, ctx);
+            });
         }
-    }
-
-    fn deliver(&mut self, to: WorkerId, news: Deliver, ctx: &mut Context<Self>) {
-        let max_bytes = self.limits.backlog_bytes.unwrap_or(usize::MAX);
-        let Some(worker) = self.workers.get_mut(&to) else {
-            return;
-        };
-        let rest = match worker.pending.back_mut() {
-            None => Some(news),
-            Some(last) => last.merge(news, max_bytes).err(),
-        };
-        worker.pending.extend(rest);
-        self.flush(to, ctx);
-    }
-
-    /// Sends a worker what its mailbox has place for; the rest waits, merged.
-    fn flush(&mut self, to: WorkerId, ctx: &mut Context<Self>) {
-        let Some(worker) = self.workers.get_mut(&to) else {
-            return;
-        };
-        while let Some(news) = worker.pending.pop_front() {
-            match worker.listener.deliver.try_send(news) {
-                Ok(()) => {}
-                Err(SendError::Full(news)) => {
-                    worker.pending.push_front(news);
-                    ctx.run_later(DELIVER_AGAIN, move |room, ctx| room.flush(to, ctx));
-                    return;
-                }
-                Err(SendError::Closed(_)) => return self.drop_worker(to, ctx),
-            }
+        if told.died {
+            log::error!("room {}: a worker thread died with its sessions", self.name);
+            self.presence_changed(ctx);
         }
     }
 
     // Who is here.
 
-    fn drop_worker(&mut self, dead: WorkerId, ctx: &mut Context<Self>) {
-        log::error!("room {}: a worker thread died with its sessions", self.name);
-        self.workers.remove(&dead);
-        self.sessions.retain(|_, worker| *worker != dead);
-        self.presence_changed(ctx);
-    }
-
     fn presence_changed(&mut self, ctx: &mut Context<Self>) {
-        match self.presence.change(self.sessions.len(), Instant::now()) {
+        match self.presence.change(self.audience.len(), Instant::now()) {
             Tell::Now => self.tell_users(self.presence.count(), ctx),
             Tell::After(wait) => {
                 ctx.run_later(wait, |room, ctx| {
@@ -501,7 +443,10 @@ impl<M: Model> Room<M> {
 #[rtype(result = "()")]
 struct Commit;
 
-type Answers = HashMap<WorkerId, Deliver>;
+fn users_frame(count: usize) -> UsersFrame {
+    let frame = framing::text(&classic::users(count));
+    UsersFrame { count, frame }
+}
 
 fn state_frames<'a>(views: impl Iterator<Item = &'a [u8]>) -> StateFrames {
     let mut wire = BytesMut::new();
@@ -524,52 +469,11 @@ fn state_frames<'a>(views: impl Iterator<Item = &'a [u8]>) -> StateFrames {
     }
 }
 
-fn users_frame(count: usize) -> UsersFrame {
-    let frame = framing::text(&classic::users(count));
-    UsersFrame { count, frame }
-}
-
 fn now() -> Millis {
     let since_epoch = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     Millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// A room cannot be opened.
-#[derive(Debug, thiserror::Error)]
-enum LoadError {
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error(transparent)]
-    Restore(#[from] RestoreError),
-    #[error(transparent)]
-    Replay(#[from] ReplayError),
-    #[error("its state cannot be shown: {0}")]
-    View(Rejection),
-}
-
-/// The room as the journal has it, and the revision of the snapshot that it was begun from.
-async fn load<M: Model>(
-    journal: Arc<dyn Journal>,
-    name: RoomName,
-) -> Result<(Replica<M>, Revision), LoadError> {
-    let opened = journal.open(&name).await?;
-    let mut replica = match &opened.snapshot {
-        Some(snapshot) => Replica::restore(snapshot)?,
-        None => Replica::new(opened.start),
-    };
-    let snapshot_rev = replica.position().rev;
-    loop {
-        let after = replica.position().rev;
-        let piece = journal.replay(&name, after, REPLAY_PIECE).await?;
-        if piece.is_empty() {
-            return Ok((replica, snapshot_rev));
-        }
-        for batch in piece {
-            replica.replay(&batch)?;
-        }
-    }
 }
 
 impl<M: Model> Actor for Room<M> {
@@ -585,9 +489,7 @@ impl<M: Model> Actor for Room<M> {
 impl<M: Model> Drop for Room<M> {
     /// However the owner ends, its sessions are told that nothing more comes from it.
     fn drop(&mut self) {
-        for worker in self.workers.values() {
-            worker.listener.gone.do_send(OwnerGone(self.id));
-        }
+        self.audience.tell_gone();
     }
 }
 
@@ -595,21 +497,12 @@ impl<M: Model> Handler<Join> for Room<M> {
     type Result = ();
 
     fn handle(&mut self, Join { from, listener }: Join, ctx: &mut Self::Context) {
-        if self.sessions.insert(from.session, from.worker).is_none() {
-            let worker = self.workers.entry(from.worker).or_insert_with(|| Worker {
-                listener,
-                sessions: 0,
-                pending: VecDeque::new(),
-            });
-            worker.sessions += 1;
-        }
-        let mut news = Deliver::new(self.id);
-        news.entered.push(Entered {
+        let told = self.audience.enter(from, listener, |count| Entered {
             session: from.session,
-            users: users_frame(self.sessions.len()),
+            users: users_frame(count),
             state: self.state_frame.clone(),
         });
-        self.deliver(from.worker, news, ctx);
+        self.told(told, ctx);
         self.presence_changed(ctx);
     }
 }
@@ -618,16 +511,9 @@ impl<M: Model> Handler<Leave> for Room<M> {
     type Result = ();
 
     fn handle(&mut self, Leave(from): Leave, ctx: &mut Self::Context) {
-        if self.sessions.remove(&from.session).is_none() {
-            return;
+        if self.audience.leave(from) {
+            self.presence_changed(ctx);
         }
-        if let Some(worker) = self.workers.get_mut(&from.worker) {
-            worker.sessions -= 1;
-            if worker.sessions == 0 {
-                self.workers.remove(&from.worker);
-            }
-        }
-        self.presence_changed(ctx);
     }
 }
 

@@ -2,7 +2,7 @@
 //! and closes when it must.
 //!
 //! It never waits for its socket: whatever its client is to get goes into the outbox, which the
-//! transport empties. Every way that it can end drops its [`Member`], which takes it out of the room.
+//! transport empties. Every way that it can end drops its `Member`, which takes it out of the room.
 
 use std::{
     mem,
@@ -19,13 +19,15 @@ use actix_ws::CloseCode;
 use futures_util::{Stream, stream::LocalBoxStream};
 
 use crate::{
-    fanout::{Link, News, Underway, Worker},
+    deliver::Underway,
+    fanout::Worker,
     framing::{self, Message as Input, Reader},
     ids::RoomName,
     limits::{
-        Limits, MAX_ACTIONS_UNDERWAY, MAX_BYTES_UNDERWAY, MAX_CLOSE_WAIT, MAX_DRAIN, MAX_OWN_BYTES,
-        MAX_READ_PAUSE,
+        Limits, MAX_ACTIONS_UNDERWAY, MAX_BYTES_UNDERWAY, MAX_CLOSE_WAIT, MAX_DISCARDED, MAX_DRAIN,
+        MAX_OWN_BYTES, MAX_READ_PAUSE,
     },
+    link::{Link, News},
     model::Model,
     protocol::{self, classic},
     pulse::Alarm,
@@ -50,8 +52,9 @@ pub struct Session<M: Model> {
     reader: Reader,
     rate: Option<Rate>,
     member: Option<Member<M>>,
-    /// Actions read and not yet submitted.
+    /// Actions read and not yet submitted, and the bytes of their messages.
     read: Vec<(Asked<M::Action>, usize)>,
+    read_bytes: usize,
     phase: Phase,
     /// Since when the socket is not read because the room cannot take more.
     paused_at: Option<Instant>,
@@ -67,6 +70,11 @@ enum Phase {
     /// A close frame was sent: the client's is waited for, until then.
     Closing {
         until: Instant,
+    },
+    /// The same after a breach: nothing that comes can be understood, and only so much is read.
+    Discarding {
+        until: Instant,
+        bytes: usize,
     },
     Over,
 }
@@ -93,6 +101,7 @@ impl<M: Model> Session<M> {
                 .map(|rate| Rate::new(rate, Instant::now())),
             member: None,
             read: Vec::new(),
+            read_bytes: 0,
             phase: Phase::Live,
             paused_at: None,
             limits,
@@ -121,14 +130,15 @@ impl<M: Model> Session<M> {
     /// Takes what is in the reader until it may take no more.
     fn take_messages(&mut self, now: Instant) {
         while self.may_take(now) {
-            match self.reader.next() {
+            match self.reader.next_message() {
                 Ok(Some(message)) => self.take(message, now),
                 Ok(None) => break,
                 Err(breach) => {
                     log::debug!("room {}: a session is closed: {breach:?}", self.room);
                     self.close(breach.close_code());
-                    // Nothing after a breach can be understood, so no answer is waited for.
-                    self.phase = Phase::Over;
+                    if let Phase::Closing { until } = self.phase {
+                        self.phase = Phase::Discarding { until, bytes: 0 };
+                    }
                 }
             }
         }
@@ -144,14 +154,16 @@ impl<M: Model> Session<M> {
         }
         match message {
             Input::Text(text) => match self.read_action(&text, now) {
-                Ok(action) => self.read.push((action, text.len())),
+                Ok(action) => {
+                    self.read_bytes += text.len();
+                    self.read.push((action, text.len()));
+                }
                 Err(refused) => self.tell(&refused),
             },
             Input::Binary(_) => self.tell(&protocol::binary_not_allowed()),
             Input::Ping(payload) => self.link.push(framing::pong(&payload)),
             Input::Pong => {}
             Input::Close(code) => {
-                self.submit();
                 self.leave();
                 self.link.push(framing::close(code));
                 self.phase = Phase::Over;
@@ -182,8 +194,8 @@ impl<M: Model> Session<M> {
             return;
         }
         let actions = mem::take(&mut self.read);
+        let bytes = mem::take(&mut self.read_bytes);
         if let Some(member) = &self.member {
-            let bytes = actions.iter().map(|(_, bytes)| bytes).sum();
             self.link.add_underway(Underway {
                 actions: actions.len(),
                 bytes,
@@ -194,8 +206,8 @@ impl<M: Model> Session<M> {
 
     fn room_takes_more(&self) -> bool {
         let Underway { actions, bytes } = self.link.underway();
-        let read: usize = self.read.iter().map(|(_, bytes)| bytes).sum();
-        actions + self.read.len() < MAX_ACTIONS_UNDERWAY && bytes + read < MAX_BYTES_UNDERWAY
+        actions + self.read.len() < MAX_ACTIONS_UNDERWAY
+            && bytes + self.read_bytes < MAX_BYTES_UNDERWAY
     }
 
     fn paused_for_too_long(&self, now: Instant) -> bool {
@@ -206,8 +218,11 @@ impl<M: Model> Session<M> {
     fn may_take(&mut self, now: Instant) -> bool {
         match self.phase {
             Phase::Closing { .. } => true,
-            Phase::Draining { .. } | Phase::Over => false,
-            Phase::Live if self.link.own_bytes() >= MAX_OWN_BYTES => false,
+            Phase::Draining { .. } | Phase::Discarding { .. } | Phase::Over => false,
+            Phase::Live if self.link.own_bytes() >= MAX_OWN_BYTES => {
+                self.link.wake_reader_at(Some(now + MAX_READ_PAUSE));
+                false
+            }
             Phase::Live if self.room_takes_more() => {
                 self.paused_at = None;
                 true
@@ -217,6 +232,23 @@ impl<M: Model> Session<M> {
                 self.link.wake_reader_at(Some(paused_at + MAX_READ_PAUSE));
                 self.paused_for_too_long(now)
             }
+        }
+    }
+
+    fn may_read(&mut self, now: Instant) -> bool {
+        matches!(self.phase, Phase::Discarding { .. }) || self.may_take(now)
+    }
+
+    fn receive(&mut self, input: Bytes, now: Instant) {
+        self.link.heard(now);
+        match &mut self.phase {
+            Phase::Discarding { bytes, .. } => {
+                *bytes += input.len();
+                if *bytes > MAX_DISCARDED {
+                    self.phase = Phase::Over;
+                }
+            }
+            _ => self.reader.push(input),
         }
     }
 
@@ -256,26 +288,28 @@ impl<M: Model> Session<M> {
                 self.link.wake_reader_at(Some(until));
             }
         }
-        if let Phase::Closing { until } = self.phase
-            && now >= until
-        {
-            self.phase = Phase::Over;
+        if let Phase::Closing { until } | Phase::Discarding { until, .. } = self.phase {
+            self.link.wake_reader_at(Some(until));
+            if now >= until {
+                self.phase = Phase::Over;
+            }
         }
     }
 
     /// Leaves the room, says why, and waits for the client's close frame.
     fn close(&mut self, code: CloseCode) {
-        if matches!(self.phase, Phase::Closing { .. } | Phase::Over) {
+        if !matches!(self.phase, Phase::Live | Phase::Draining { .. }) {
             return;
         }
         self.leave();
         self.link.push(framing::close(Some(code)));
         let until = Instant::now() + MAX_CLOSE_WAIT;
-        self.link.wake_reader_at(Some(until));
         self.phase = Phase::Closing { until };
     }
 
+    /// What was read before still counts.
     fn leave(&mut self) {
+        self.submit();
         self.worker.leave(&self.link);
         self.member = None;
     }
@@ -403,16 +437,13 @@ impl<M: Model> ActorFuture<Session<M>> for Reading {
                 ctx.stop();
                 return Poll::Ready(());
             }
-            let listening = session.may_take(now);
+            let listening = session.may_read(now);
             session.link.set_listening(listening);
             if !listening {
                 return Poll::Pending;
             }
             match Pin::new(&mut self.socket).poll_next(task) {
-                Poll::Ready(Some(bytes)) => {
-                    session.link.heard(now);
-                    session.reader.push(bytes);
-                }
+                Poll::Ready(Some(bytes)) => session.receive(bytes, now),
                 Poll::Ready(None) => session.phase = Phase::Over,
                 Poll::Pending => return Poll::Pending,
             }

@@ -80,7 +80,7 @@ impl Admission {
             return Ok(());
         }
         let host = only_value(request.headers, header::HOST)?
-            .and_then(|host| Host::parse(host))
+            .and_then(Host::parse)
             .ok_or_else(|| Denial::wrong_host("the request needs one Host header"))?;
         let allowed = |allowed: &AllowedHost| allowed.matches(&host);
         if host.is_loopback() || self.allow_hosts.iter().any(allowed) {
@@ -108,7 +108,8 @@ impl Admission {
         };
         let allowed = |allowed: &AllowedOrigin| match allowed {
             AllowedOrigin::Any => true,
-            AllowedOrigin::Null => text == "null",
+            // Some browsers call the origin of a page from a file by its scheme.
+            AllowedOrigin::Null => text == "null" || text == "file://",
             AllowedOrigin::Exactly(allowed) => origin.as_ref() == Some(allowed),
         };
         if same || self.allow_origins.iter().any(allowed) {

@@ -24,7 +24,7 @@ use super::{
     Admitted, Place, Sockets,
     admission::{self, Denial},
 };
-use crate::{fanout::Link, model::Model, session::Session};
+use crate::{link::Link, model::Model, session::Session};
 
 /// Whether a request asks for a WebSocket.
 pub fn is_handshake(request: &HttpRequest) -> bool {

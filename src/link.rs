@@ -1,0 +1,295 @@
+//! What ties a session to its transport and to its worker's fan-out.
+//!
+//! A [`Link`] and a [`LocalRoom`] live on one thread and never leave it: the fan-out puts frames in,
+//! the transport takes them out, the session is woken. No borrow is held while a task runs.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    mem,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use actix_web::web::Bytes;
+
+use crate::{
+    deliver::{Answer, Entered, Underway},
+    ids::{OwnerId, SessionId},
+    limits::Limits,
+    outbox::{Outbox, Recent, StateFrames, UsersFrame},
+    pulse::{Alarm, Pulse},
+};
+
+/// What a session, its transport and the fan-out share.
+pub struct Link {
+    id: SessionId,
+    outbox: RefCell<Outbox>,
+    room: RefCell<Option<Rc<LocalRoom>>>,
+    underway: Cell<Underway>,
+    pulse: RefCell<Pulse>,
+    listening: Cell<bool>,
+    news: Cell<Option<News>>,
+    wake_at: Cell<Option<Instant>>,
+    ended: Cell<bool>,
+    reader: RefCell<Option<Waker>>,
+    writer: RefCell<Option<Waker>>,
+}
+
+/// What a session is told beside what its client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    Alarm(Alarm),
+    OwnerGone,
+    Drain,
+    /// The connection is gone.
+    Cut,
+}
+
+impl Link {
+    pub fn new(id: SessionId, now: Instant) -> Self {
+        Self {
+            id,
+            outbox: RefCell::default(),
+            room: RefCell::default(),
+            underway: Cell::default(),
+            pulse: RefCell::new(Pulse::new(now)),
+            listening: Cell::new(true),
+            news: Cell::default(),
+            wake_at: Cell::default(),
+            ended: Cell::new(false),
+            reader: RefCell::default(),
+            writer: RefCell::default(),
+        }
+    }
+
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// For the transport: the next frames to write, or the end of the connection.
+    pub fn poll_frames(&self, task: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let next = self.next_frames();
+        if next.is_some() {
+            self.pulse.borrow_mut().took(Instant::now());
+            return Poll::Ready(next);
+        }
+        if self.ended.get() {
+            return Poll::Ready(None);
+        }
+        remember(&self.writer, task);
+        // A session that waits for everything to be taken goes on now.
+        if self.wake_at.get().is_some() {
+            self.wake_reader();
+        }
+        Poll::Pending
+    }
+
+    fn next_frames(&self) -> Option<Bytes> {
+        let mut outbox = self.outbox.borrow_mut();
+        match &*self.room.borrow() {
+            Some(room) => outbox.next(&mut room.recent.borrow_mut()),
+            None => outbox.next_own(),
+        }
+    }
+
+    /// For the transport: the connection is gone.
+    pub fn cut(&self) {
+        self.news.set(Some(News::Cut));
+        self.wake_reader();
+    }
+
+    /// Whether something waits to be written.
+    pub fn is_behind(&self) -> bool {
+        let outbox = self.outbox.borrow();
+        match &*self.room.borrow() {
+            Some(room) => outbox.is_behind(&room.recent.borrow()),
+            None => outbox.own_bytes() > 0,
+        }
+    }
+
+    /// Bytes of answers for this session alone that wait to be written.
+    pub fn own_bytes(&self) -> usize {
+        self.outbox.borrow().own_bytes()
+    }
+
+    /// Sends frames to this session alone.
+    pub fn push(&self, frames: Bytes) {
+        self.outbox.borrow_mut().push_own(frames);
+        self.wake_writer();
+    }
+
+    /// Throws away what waits for this session alone.
+    pub fn clear(&self) {
+        self.outbox.borrow_mut().clear_own();
+    }
+
+    /// The connection ends when what is its own is written.
+    pub fn end(&self) {
+        self.ended.set(true);
+        self.wake_writer();
+    }
+
+    pub fn underway(&self) -> Underway {
+        self.underway.get()
+    }
+
+    /// More of its actions are on their way.
+    pub fn add_underway(&self, more: Underway) {
+        let mut underway = self.underway.get();
+        underway.add(more);
+        self.underway.set(underway);
+    }
+
+    /// The peer sent something.
+    pub fn heard(&self, now: Instant) {
+        self.pulse.borrow_mut().heard(now);
+    }
+
+    /// Whether its socket is being read, so that silence is the peer's.
+    pub fn set_listening(&self, listening: bool) {
+        self.listening.set(listening);
+    }
+
+    /// The session wants to be polled then, even if nothing happens; `None`: no more.
+    pub fn wake_reader_at(&self, at: Option<Instant>) {
+        self.wake_at.set(at);
+    }
+
+    /// For the session: what happened since it was polled last. Its task is woken by the next.
+    pub fn poll_news(&self, task: &mut Context<'_>) -> Option<News> {
+        remember(&self.reader, task);
+        self.news.take()
+    }
+
+    /// Tells the session; an alarm does not take the place of news that end it.
+    pub fn tell(&self, news: News) {
+        if matches!(self.news.get(), None | Some(News::Alarm(_))) {
+            self.news.set(Some(news));
+        }
+        self.wake_reader();
+    }
+
+    /// What the room answers to this session alone.
+    pub fn answer(&self, answer: Answer) {
+        let Underway { actions, bytes } = self.underway.get();
+        self.underway.set(Underway {
+            actions: actions.saturating_sub(answer.done.actions),
+            bytes: bytes.saturating_sub(answer.done.bytes),
+        });
+        if !answer.frames.is_empty() {
+            self.push(answer.frames);
+        }
+        if !self.listening.get() {
+            self.wake_reader();
+        }
+    }
+
+    /// Looks whether something is due: an alarm, or the time that the session waits for.
+    pub fn sweep(&self, now: Instant, limits: &Limits) {
+        let behind = self.is_behind();
+        let listening = self.listening.get();
+        let alarm = self
+            .pulse
+            .borrow_mut()
+            .check(now, behind, listening, limits);
+        if let Some(alarm) = alarm {
+            self.tell(News::Alarm(alarm));
+        }
+        if self.wake_at.get().is_some_and(|at| at <= now) {
+            self.wake_reader();
+        }
+    }
+
+    fn wake_reader(&self) {
+        wake(&self.reader);
+    }
+
+    fn wake_writer(&self) {
+        wake(&self.writer);
+    }
+}
+
+/// A room as one worker sees it: its recent frames and its sessions there.
+///
+/// It and the links of its sessions hold each other, until each session leaves.
+pub struct LocalRoom {
+    owner: OwnerId,
+    recent: RefCell<Recent>,
+    sessions: RefCell<HashMap<SessionId, Rc<Link>>>,
+}
+
+impl LocalRoom {
+    pub fn new(owner: OwnerId, backlog_bytes: Option<usize>) -> Self {
+        Self {
+            owner,
+            recent: RefCell::new(Recent::new(backlog_bytes)),
+            sessions: RefCell::default(),
+        }
+    }
+
+    pub fn owner(&self) -> OwnerId {
+        self.owner
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.sessions.borrow().is_empty()
+    }
+
+    /// Lets a session in: it is told what a newcomer is told, and then all that follows.
+    pub fn enter(self: &Rc<Self>, link: &Rc<Link>, entered: Entered) {
+        let mut outbox = link.outbox.borrow_mut();
+        outbox.enter(&self.recent.borrow(), entered.users, entered.state);
+        *link.room.borrow_mut() = Some(self.clone());
+        self.sessions.borrow_mut().insert(link.id, link.clone());
+        link.wake_writer();
+    }
+
+    /// Takes a session out of the room that it is in, and gives that room.
+    pub fn leave(link: &Link) -> Option<Rc<Self>> {
+        let room = link.room.take()?;
+        let mut recent = room.recent.borrow_mut();
+        link.outbox.borrow_mut().leave(&mut recent);
+        drop(recent);
+        room.sessions.borrow_mut().remove(&link.id);
+        Some(room)
+    }
+
+    /// Has something for every session.
+    pub fn publish(&self, users: Option<UsersFrame>, states: Option<StateFrames>) {
+        let sessions = self.sessions.borrow();
+        let mut recent = self.recent.borrow_mut();
+        if let Some(users) = users {
+            recent.set_users(users);
+        }
+        if let Some(states) = states {
+            recent.push_states(states, sessions.len());
+        }
+        // Waking only queues the transports' tasks: they run when the borrows have ended.
+        for link in sessions.values() {
+            link.wake_writer();
+        }
+    }
+
+    pub fn tell(&self, news: News) {
+        for link in self.sessions.borrow().values() {
+            link.tell(news);
+        }
+    }
+}
+
+fn remember(slot: &RefCell<Option<Waker>>, task: &Context<'_>) {
+    let mut slot = slot.borrow_mut();
+    match &*slot {
+        Some(waker) if waker.will_wake(task.waker()) => {}
+        _ => *slot = Some(task.waker().clone()),
+    }
+}
+
+fn wake(slot: &RefCell<Option<Waker>>) {
+    let waker = mem::take(&mut *slot.borrow_mut());
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}

@@ -1,0 +1,363 @@
+//! A room's sessions, by the workers that they live on, and how they are told.
+//!
+//! A worker is told by one message, whatever the number of its sessions. What its mailbox has no
+//! place for waits here, merged by the same bounds as what a session is behind.
+
+use std::collections::{HashMap, VecDeque};
+
+use actix::prelude::*;
+
+use crate::{
+    deliver::{Answer, Deliver, Entered, OwnerGone},
+    ids::{OwnerId, SessionId, WorkerId},
+    outbox::{StateFrames, UsersFrame},
+};
+
+/// Which session something comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub worker: WorkerId,
+    pub session: SessionId,
+}
+
+/// Who hears what the room tells one worker.
+#[derive(Clone)]
+pub struct Listener {
+    pub deliver: Recipient<Deliver>,
+    pub gone: Recipient<OwnerGone>,
+}
+
+/// The sessions of one room.
+pub struct Audience {
+    owner: OwnerId,
+    max_pending_bytes: usize,
+    sessions: HashMap<SessionId, WorkerId>,
+    workers: HashMap<WorkerId, Worker>,
+}
+
+/// A worker that has sessions of the room.
+struct Worker {
+    listener: Listener,
+    sessions: usize,
+    /// What its mailbox had no place for.
+    pending: VecDeque<Deliver>,
+}
+
+/// Which workers could not be told.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Told {
+    /// Their mailboxes are full: flush them later.
+    pub busy: Vec<WorkerId>,
+    /// A worker is gone, and its sessions with it.
+    pub died: bool,
+}
+
+/// What single sessions are told, by worker.
+#[derive(Default)]
+pub struct Answers(HashMap<WorkerId, Deliver>);
+
+impl Answers {
+    pub fn add(&mut self, owner: OwnerId, worker: WorkerId, answer: Answer) {
+        let news = self.0.entry(worker);
+        news.or_insert_with(|| Deliver::new(owner)).answer(answer);
+    }
+}
+
+impl Audience {
+    pub fn new(owner: OwnerId, max_pending_bytes: Option<usize>) -> Self {
+        Self {
+            owner,
+            max_pending_bytes: max_pending_bytes.unwrap_or(usize::MAX),
+            sessions: HashMap::new(),
+            workers: HashMap::new(),
+        }
+    }
+
+    /// How many sessions there are.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Lets a session in, which is told first what `welcome` makes of the number of sessions.
+    pub fn enter(
+        &mut self,
+        from: Origin,
+        listener: Listener,
+        welcome: impl FnOnce(usize) -> Entered,
+    ) -> Told {
+        if self.sessions.insert(from.session, from.worker).is_none() {
+            let worker = self.workers.entry(from.worker).or_insert_with(|| Worker {
+                listener,
+                sessions: 0,
+                pending: VecDeque::new(),
+            });
+            worker.sessions += 1;
+        }
+        let mut news = Deliver::new(self.owner);
+        news.entered.push(welcome(self.len()));
+        self.deliver(from.worker, news)
+    }
+
+    /// Takes a session out; false where it was not in.
+    pub fn leave(&mut self, from: Origin) -> bool {
+        if self.sessions.remove(&from.session).is_none() {
+            return false;
+        }
+        if let Some(worker) = self.workers.get_mut(&from.worker) {
+            worker.sessions -= 1;
+            if worker.sessions == 0 {
+                self.workers.remove(&from.worker);
+            }
+        }
+        true
+    }
+
+    /// Tells single sessions their answers, and all of them the states.
+    pub fn tell(&mut self, mut answers: Answers, states: Option<StateFrames>) -> Told {
+        self.tell_each(|owner, worker| {
+            let mut news = answers.0.remove(&worker);
+            if let Some(states) = &states {
+                let news = news.get_or_insert_with(|| Deliver::new(owner));
+                news.states = Some(states.clone());
+            }
+            news
+        })
+    }
+
+    /// Tells all sessions how many there are.
+    pub fn tell_users(&mut self, users: UsersFrame) -> Told {
+        self.tell_each(|owner, _| {
+            let mut news = Deliver::new(owner);
+            news.users = Some(users.clone());
+            Some(news)
+        })
+    }
+
+    /// Tells all sessions that nothing more comes from this owner.
+    pub fn tell_gone(&self) {
+        for worker in self.workers.values() {
+            worker.listener.gone.do_send(OwnerGone(self.owner));
+        }
+    }
+
+    fn tell_each(&mut self, mut news: impl FnMut(OwnerId, WorkerId) -> Option<Deliver>) -> Told {
+        let workers: Vec<WorkerId> = self.workers.keys().copied().collect();
+        let mut told = Told::default();
+        for worker in workers {
+            if let Some(news) = news(self.owner, worker) {
+                told.add(self.deliver(worker, news));
+            }
+        }
+        told
+    }
+
+    fn deliver(&mut self, to: WorkerId, news: Deliver) -> Told {
+        let Some(worker) = self.workers.get_mut(&to) else {
+            return Told::default();
+        };
+        let was_busy = !worker.pending.is_empty();
+        let rest = match worker.pending.back_mut() {
+            None => Some(news),
+            Some(last) => last.merge(news, self.max_pending_bytes),
+        };
+        worker.pending.extend(rest);
+        if was_busy {
+            // It is flushed when its time has come.
+            return Told::default();
+        }
+        self.flush(to)
+    }
+
+    /// Sends a worker what its mailbox has place for.
+    pub fn flush(&mut self, to: WorkerId) -> Told {
+        let mut told = Told::default();
+        let Some(worker) = self.workers.get_mut(&to) else {
+            return told;
+        };
+        while let Some(news) = worker.pending.pop_front() {
+            match worker.listener.deliver.try_send(news) {
+                Ok(()) => {}
+                Err(SendError::Full(news)) => {
+                    worker.pending.push_front(news);
+                    told.busy.push(to);
+                    break;
+                }
+                Err(SendError::Closed(_)) => {
+                    self.workers.remove(&to);
+                    self.sessions.retain(|_, worker| *worker != to);
+                    told.died = true;
+                    break;
+                }
+            }
+        }
+        told
+    }
+}
+
+impl Told {
+    fn add(&mut self, other: Self) {
+        self.busy.extend(other.busy);
+        self.died |= other.died;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
+
+    use actix_web::web::Bytes;
+
+    use super::*;
+    use crate::{deliver::Underway, limits::MAX_EVENTS_BEHIND};
+
+    /// A worker with a mailbox that is full at once.
+    struct Tight(Arc<Mutex<Vec<Deliver>>>);
+
+    impl Actor for Tight {
+        type Context = Context<Self>;
+
+        fn started(&mut self, ctx: &mut Self::Context) {
+            ctx.set_mailbox_capacity(1);
+        }
+    }
+
+    impl Handler<Deliver> for Tight {
+        type Result = ();
+
+        fn handle(&mut self, news: Deliver, _: &mut Self::Context) {
+            self.0.lock().unwrap().push(news);
+        }
+    }
+
+    impl Handler<OwnerGone> for Tight {
+        type Result = ();
+
+        fn handle(&mut self, _: OwnerGone, ctx: &mut Self::Context) {
+            ctx.stop();
+        }
+    }
+
+    const FROM: Origin = Origin {
+        worker: WorkerId(1),
+        session: SessionId(1),
+    };
+
+    fn state(number: u32) -> StateFrames {
+        let frame = Bytes::copy_from_slice(&number.to_be_bytes());
+        StateFrames {
+            every: frame.clone(),
+            newest: frame,
+            events: 1,
+        }
+    }
+
+    fn entered(count: usize) -> Entered {
+        let frame = Bytes::new();
+        Entered {
+            session: FROM.session,
+            users: UsersFrame { count, frame },
+            state: Bytes::new(),
+        }
+    }
+
+    fn events(news: &[Deliver]) -> u64 {
+        let states = news.iter().filter_map(|news| news.states.as_ref());
+        states.map(|states| states.events).sum()
+    }
+
+    fn audience() -> (Audience, Arc<Mutex<Vec<Deliver>>>, Listener) {
+        let heard = Arc::default();
+        let worker = Tight(Arc::clone(&heard)).start();
+        let listener = Listener {
+            deliver: worker.clone().recipient(),
+            gone: worker.recipient(),
+        };
+        (Audience::new(OwnerId(1), Some(1 << 20)), heard, listener)
+    }
+
+    async fn flush_all(audience: &mut Audience, heard: &Mutex<Vec<Deliver>>) {
+        let mut settled = None;
+        while settled != Some(heard.lock().unwrap().len()) {
+            settled = Some(heard.lock().unwrap().len());
+            let _ = audience.flush(FROM.worker);
+            actix_web::rt::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(audience.flush(FROM.worker).busy.is_empty());
+    }
+
+    #[actix_web::test]
+    async fn what_a_full_mailbox_has_no_place_for_is_merged_and_bounded() {
+        let (mut audience, heard, listener) = audience();
+        let mut busy = audience.enter(FROM, listener, entered).busy.len();
+        let sent = MAX_EVENTS_BEHIND as u32 + 1000;
+        for number in 1..=sent {
+            let mut answers = Answers::default();
+            let answer = Answer {
+                session: FROM.session,
+                done: Underway {
+                    actions: 1,
+                    bytes: 10,
+                },
+                frames: Bytes::new(),
+            };
+            answers.add(OwnerId(1), FROM.worker, answer);
+            busy += audience.tell(answers, Some(state(number))).busy.len();
+        }
+        assert_eq!(busy, 1, "one flush is due, however much waits");
+        assert!(audience.workers[&FROM.worker].pending.len() <= 2);
+        flush_all(&mut audience, &heard).await;
+        let heard = heard.lock().unwrap();
+        let answers = heard.iter().flat_map(|news| &news.answers);
+        let answered: usize = answers.map(|answer| answer.done.actions).sum();
+        assert_eq!(answered, sent as usize, "every action is answered");
+        let newest = heard.iter().rev().find_map(|news| news.states.as_ref());
+        assert_eq!(newest.unwrap().newest, state(sent).newest);
+        assert!(
+            events(&heard) <= MAX_EVENTS_BEHIND,
+            "older states are dropped"
+        );
+    }
+
+    #[actix_web::test]
+    async fn who_enters_while_the_mailbox_is_full_hears_nothing_from_before() {
+        let (mut audience, heard, listener) = audience();
+        let _ = audience.enter(FROM, listener.clone(), entered);
+        for number in 1..=3 {
+            let _ = audience.tell(Answers::default(), Some(state(number)));
+        }
+        let later = Origin {
+            session: SessionId(2),
+            ..FROM
+        };
+        let _ = audience.enter(later, listener, |count| Entered {
+            session: later.session,
+            ..entered(count)
+        });
+        let _ = audience.tell(Answers::default(), Some(state(4)));
+        flush_all(&mut audience, &heard).await;
+        let heard = heard.lock().unwrap();
+        let enters = |news: &Deliver| {
+            let mut entered = news.entered.iter();
+            entered.any(|entered| entered.session == later.session)
+        };
+        let (before, after) = heard.split_at(heard.iter().position(enters).unwrap());
+        assert_eq!((events(before), events(after)), (3, 1));
+    }
+
+    #[actix_web::test]
+    async fn a_dead_worker_takes_its_sessions_along() {
+        let (mut audience, _, listener) = audience();
+        let _ = audience.enter(FROM, listener, entered);
+        audience.tell_gone();
+        while !audience.tell(Answers::default(), Some(state(1))).died {
+            actix_web::rt::time::sleep(Duration::from_millis(1)).await;
+            let _ = audience.flush(FROM.worker);
+        }
+        assert_eq!(audience.len(), 0);
+        assert!(!audience.leave(FROM));
+    }
+}
