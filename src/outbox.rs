@@ -53,6 +53,8 @@ pub struct Recent {
     max_bytes: usize,
     newest: Bytes,
     users: Option<UsersFrame>,
+    /// Rises with every count, so that a newcomer is not told one from before it came.
+    users_version: u64,
 }
 
 #[derive(Debug)]
@@ -73,6 +75,7 @@ impl Recent {
             max_bytes: max_bytes.unwrap_or(usize::MAX),
             newest: Bytes::new(),
             users: None,
+            users_version: 0,
         }
     }
 
@@ -103,6 +106,7 @@ impl Recent {
 
     pub fn set_users(&mut self, users: UsersFrame) {
         self.users = Some(users);
+        self.users_version += 1;
     }
 
     /// Whether nobody is behind, so that nothing is kept.
@@ -162,12 +166,14 @@ pub struct Outbox {
     /// The next chunk of the room; `None` until it is let in.
     place: Option<u64>,
     users_told: Option<usize>,
+    users_version: u64,
 }
 
 impl Outbox {
     /// Lets the session into the room: `users` and `state` first, then what comes after them.
     pub fn enter(&mut self, recent: &Recent, users: UsersFrame, state: Bytes) {
         self.users_told = Some(users.count);
+        self.users_version = recent.users_version;
         self.push_own(users.frame);
         self.push_own(state);
         self.place = Some(recent.end());
@@ -213,6 +219,7 @@ impl Outbox {
         if self.users_due(recent) {
             let users = recent.users.as_ref()?;
             self.users_told = Some(users.count);
+            self.users_version = recent.users_version;
             return Some(users.frame.clone());
         }
         let place = self.place?;
@@ -235,7 +242,8 @@ impl Outbox {
 
     fn users_due(&self, recent: &Recent) -> bool {
         let other = |users: &UsersFrame| self.users_told != Some(users.count);
-        self.place.is_some() && recent.users.as_ref().is_some_and(other)
+        let newer = self.users_version < recent.users_version;
+        self.place.is_some() && newer && recent.users.as_ref().is_some_and(other)
     }
 }
 
@@ -282,6 +290,7 @@ mod tests {
         let mut outbox = Outbox::default();
         assert!(outbox.next(&mut recent).is_none(), "it is not let in yet");
         outbox.enter(&recent, users(2), "state".into());
+        assert!(!outbox.users_due(&recent), "the count from before it came");
         recent.set_users(users(2));
         assert_eq!(outbox.next(&mut recent).unwrap(), "users 2");
         assert_eq!(outbox.next(&mut recent).unwrap(), "state");

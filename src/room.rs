@@ -95,7 +95,7 @@ pub struct Leave(pub Origin);
 
 /// A session's actions, in its order, each with the bytes of the message that asked for it.
 ///
-/// The session is answered by [`Deliver`]. How much may be underway is the session's to bound.
+/// The session is answered by a [`Deliver`](crate::deliver::Deliver). How much may be underway is the session's to bound.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Submit<M: Model> {
@@ -195,6 +195,7 @@ impl<M: Model> Room<M> {
         if judged.batch.entries.is_empty() {
             self.tell(self.answers(&queued, &judged.verdicts), None, ctx);
             self.commit_soon(ctx);
+            self.rest_if_idle(ctx);
             return;
         }
         self.in_flight = true;

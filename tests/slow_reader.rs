@@ -1,0 +1,167 @@
+//! Who reads slowly costs nobody anything: the others see everything, the server does not grow,
+//! and the slow one goes on with the newest state.
+
+mod support;
+
+use std::{net::SocketAddr, time::Duration};
+
+use socket2::{Domain, Socket, Type};
+use support::{
+    Event, PATIENCE, PLUS, Server, await_that,
+    raw::{Raw, TEXT, frame},
+};
+
+/// A client that takes little into its own buffer before the server has to keep the rest.
+fn with_little_buffer(server: &Server) -> Raw {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let address: SocketAddr = ([127, 0, 0, 1], server.port()).into();
+    socket.connect(&address.into()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    Raw::open_by(socket.into(), "/")
+}
+
+#[test]
+fn the_others_see_every_state_and_the_server_does_not_grow() {
+    const ACTIONS: i64 = 50_000;
+    const BURST: i64 = 500;
+    let server = Server::start(&["--heartbeat", "0", "--session-rate", "0"]);
+    let mut slow = with_little_buffer(&server);
+    let (mut ann, mut bob) = (server.client(), server.client());
+    // What the server has for its readers anyway is there before it is measured.
+    ann.send_often(PLUS, BURST as usize);
+    ann.expect_state(BURST);
+    bob.expect_state(BURST);
+    let before = server.resident();
+    for burst in 1..ACTIONS / BURST {
+        ann.send_often(PLUS, BURST as usize);
+        let expected: Vec<i64> = (1..=BURST).map(|nth| burst * BURST + nth).collect();
+        assert_eq!(ann.next_states(BURST as usize), expected);
+        assert_eq!(bob.next_states(BURST as usize), expected);
+    }
+    let grown = server.resident().saturating_sub(before);
+    assert!(grown < 16 << 20, "the server grew by {grown} bytes");
+
+    let mut told = vec![0];
+    while told.last() != Some(&ACTIONS) {
+        if let Event::State(value) = slow.next() {
+            told.push(value);
+        }
+    }
+    assert!(
+        told.windows(2).all(|pair| pair[0] <= pair[1]),
+        "a state came too late"
+    );
+    assert!((told.len() as i64) < ACTIONS, "nothing was left out");
+    ann.plus();
+    assert_eq!(slow.next(), Event::State(ACTIONS + 1));
+}
+
+#[test]
+fn who_takes_nothing_for_too_long_is_dropped() {
+    let server = Server::start(&[
+        "--slow-timeout",
+        "1s",
+        "--heartbeat",
+        "0",
+        "--session-rate",
+        "0",
+    ]);
+    let mut ann = server.client();
+    let slow = with_little_buffer(&server);
+    ann.expect_users(2);
+    let mut value = 0;
+    let mut gone = false;
+    while !gone {
+        ann.send_often(PLUS, 200);
+        value += 200;
+        loop {
+            match ann.next() {
+                Event::State(newest) if newest == value => break,
+                Event::State(_) => {}
+                Event::Users(count) => gone = count == 1,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    drop(slow);
+    ann.plus();
+    ann.expect_state(value + 1);
+}
+
+#[test]
+fn who_reads_slowly_but_steadily_is_not_dropped() {
+    let server = Server::start(&[
+        "--slow-timeout",
+        "2s",
+        "--heartbeat",
+        "0",
+        "--session-rate",
+        "0",
+    ]);
+    let mut ann = server.client();
+    let mut steady = with_little_buffer(&server);
+    ann.expect_users(2);
+    for burst in 1..=30 {
+        ann.send_often(PLUS, 500);
+        ann.expect_state(burst * 500);
+        // Far behind, but something is taken each time.
+        for _ in 0..200 {
+            assert!(!matches!(steady.next(), Event::Closed(_)));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    while steady.next() != Event::State(15_000) {}
+}
+
+#[test]
+fn who_is_no_more_than_four_thousand_events_behind_gets_every_one() {
+    const BEHIND: usize = 4000;
+    let server = Server::start(&["--heartbeat", "0", "--session-rate", "0"]);
+    let mut pausing = with_little_buffer(&server);
+    let mut ann = server.client();
+    for round in 0..3 {
+        let from = (round * BEHIND) as i64;
+        for burst in (0..BEHIND).step_by(500) {
+            ann.send_often(PLUS, 500);
+            ann.expect_state(from + (burst + 500) as i64);
+        }
+        let mut told = Vec::new();
+        while told.len() < BEHIND {
+            match pausing.next() {
+                Event::State(0) | Event::Users(_) => {}
+                Event::State(value) => told.push(value),
+                other => panic!("{other:?}"),
+            }
+        }
+        let expected: Vec<i64> = (1..=BEHIND as i64).map(|nth| from + nth).collect();
+        assert!(told == expected, "some were left out");
+    }
+}
+
+/// A client that sends and reads no answer is not read either, once enough waits for it: so it
+/// cannot make the server grow by wrong messages.
+#[test]
+fn answers_that_nobody_reads_do_not_grow_the_server() {
+    const OFFERED: usize = 64 << 20;
+    let server = Server::start(&["--heartbeat", "0", "--session-rate", "0"]);
+    let mut ann = server.client();
+    let mut deaf = with_little_buffer(&server);
+    ann.expect_users(2);
+    let before = server.resident();
+    deaf.stream
+        .set_write_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    let wrong = frame(TEXT, b"{}").repeat(10_000);
+    let mut written = 0;
+    while written < OFFERED && deaf.write(&wrong).is_ok() {
+        written += wrong.len();
+    }
+    assert!(written < OFFERED, "the server took it all");
+    let grown = server.resident().saturating_sub(before);
+    assert!(grown < 16 << 20, "the server grew by {grown} bytes");
+    ann.plus();
+    ann.expect_state(1);
+    drop(deaf);
+    await_that("it is gone", || ann.expect_users(1) == [1]);
+}
