@@ -103,7 +103,12 @@ impl Deliver {
 #[rtype(result = "()")]
 pub struct OwnerGone(pub OwnerId);
 
-/// The server stops: sessions finish what is underway and close.
+/// The server stops: sessions take no further actions.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct Drain;
+
+/// What was underway is told: sessions close when they took what is theirs.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Close;

@@ -18,7 +18,7 @@ use std::{
 use actix::prelude::*;
 
 use crate::{
-    deliver::{Deliver, Drain, Entered, OwnerGone},
+    deliver::{Close, Deliver, Drain, Entered, OwnerGone},
     ids::{OwnerId, SessionId, WorkerId},
     limits::Limits,
     link::{Link, LocalRoom, News},
@@ -45,11 +45,25 @@ impl Fanouts {
         }
     }
 
-    /// Tells every session to finish and close; later ones are let in no more.
-    pub fn drain(&self) {
+    /// Lets no further sessions in, and no further actions of those that are; resolves when none
+    /// can come any more.
+    pub async fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
+        let told: Vec<_> = self
+            .addresses()
+            .iter()
+            .map(|fanout| fanout.send(Drain))
+            .collect();
+        for told in told {
+            // A worker that died has no sessions.
+            let _ = told.await;
+        }
+    }
+
+    /// Closes every session when it took what is its own.
+    pub fn close(&self) {
         for fanout in self.addresses().iter() {
-            fanout.do_send(Drain);
+            fanout.do_send(Close);
         }
     }
 
@@ -187,9 +201,9 @@ impl Worker {
         }
     }
 
-    fn tell_drain(&self) {
+    fn tell_all(&self, news: News) {
         for link in self.sessions.borrow().values() {
-            link.tell(News::Drain);
+            link.tell(news);
         }
     }
 
@@ -240,6 +254,14 @@ impl Handler<Drain> for Fanout {
     type Result = ();
 
     fn handle(&mut self, _: Drain, _: &mut Self::Context) {
-        self.worker.tell_drain();
+        self.worker.tell_all(News::Drain);
+    }
+}
+
+impl Handler<Close> for Fanout {
+    type Result = ();
+
+    fn handle(&mut self, _: Close, _: &mut Self::Context) {
+        self.worker.tell_all(News::Close);
     }
 }

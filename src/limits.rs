@@ -31,8 +31,10 @@ pub const MAX_CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// gets to read why it is closed.
 pub const MAX_DISCARDED: usize = 256 * 1024;
 
-/// How long a stopping server waits for actions underway and for sessions to take what is theirs.
-pub const MAX_DRAIN: Duration = Duration::from_secs(5);
+/// How long a stopping server waits for the actions underway, and then for each session to take what
+/// is its own. With [`MAX_CLOSE_WAIT`] it stays within the 10 s that a stop may take.
+pub const MAX_SETTLE: Duration = Duration::from_secs(3);
+pub const MAX_FLUSH: Duration = Duration::from_secs(1);
 
 /// The limits that whoever runs a server may set.
 #[derive(Clone, Debug)]

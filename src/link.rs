@@ -37,12 +37,16 @@ pub struct Link {
     writer: RefCell<Option<Waker>>,
 }
 
-/// What a session is told beside what its client is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a session is told beside what its client is told; of what it has yet to hear, the later in
+/// this list counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum News {
     Alarm(Alarm),
-    OwnerGone,
+    /// The server stops: no further actions.
     Drain,
+    /// What was underway is told: take what is left, and close.
+    Close,
+    OwnerGone,
     /// The connection is gone.
     Cut,
 }
@@ -96,8 +100,7 @@ impl Link {
 
     /// For the transport: the connection is gone.
     pub fn cut(&self) {
-        self.news.set(Some(News::Cut));
-        self.wake_reader();
+        self.tell(News::Cut);
     }
 
     /// Whether something waits to be written.
@@ -163,11 +166,8 @@ impl Link {
         self.news.take()
     }
 
-    /// Tells the session; an alarm does not take the place of news that end it.
     pub fn tell(&self, news: News) {
-        if matches!(self.news.get(), None | Some(News::Alarm(_))) {
-            self.news.set(Some(news));
-        }
+        self.news.set(self.news.get().max(Some(news)));
         self.wake_reader();
     }
 

@@ -13,7 +13,7 @@ pub struct Pulse {
 }
 
 /// What is due when nothing was heard or taken for too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Alarm {
     /// Nothing was heard for a heartbeat: ask whether it is still there.
     Ping,

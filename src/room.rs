@@ -63,6 +63,7 @@ pub struct Room<M: Model> {
     queue: VecDeque<Queued<M::Action>>,
     in_flight: bool,
     committing: bool,
+    settling: Vec<oneshot::Sender<()>>,
     resting: Option<oneshot::Sender<()>>,
 }
 
@@ -103,6 +104,11 @@ pub struct Submit<M: Model> {
     pub actions: Vec<(Asked<M::Action>, usize)>,
 }
 
+/// Answered when nothing is underway any more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Settle;
+
 /// Stops the owner when nothing is underway. Only the registry sends it, when no lease is out.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -130,6 +136,7 @@ impl<M: Model> Room<M> {
             queue: VecDeque::new(),
             in_flight: false,
             committing: false,
+            settling: Vec::new(),
             resting: None,
         }
     }
@@ -195,7 +202,7 @@ impl<M: Model> Room<M> {
         if judged.batch.entries.is_empty() {
             self.tell(self.answers(&queued, &judged.verdicts), None, ctx);
             self.commit_soon(ctx);
-            self.rest_if_idle(ctx);
+            self.settled(ctx);
             return;
         }
         self.in_flight = true;
@@ -239,7 +246,7 @@ impl<M: Model> Room<M> {
         }
         self.in_flight = false;
         self.commit_soon(ctx);
-        self.rest_if_idle(ctx);
+        self.settled(ctx);
     }
 
     fn committed(&mut self, in_flight: InFlight<M>, ctx: &mut Context<Self>) {
@@ -277,7 +284,7 @@ impl<M: Model> Room<M> {
         if ours_is_in {
             self.snapshot_if_due(ctx);
             self.commit_soon(ctx);
-            self.rest_if_idle(ctx);
+            self.settled(ctx);
         } else {
             self.judge(in_flight.queued, ctx);
         }
@@ -418,9 +425,13 @@ impl<M: Model> Room<M> {
         }
     }
 
-    fn rest_if_idle(&mut self, ctx: &mut Context<Self>) {
+    /// Answers those who wait until nothing is underway.
+    fn settled(&mut self, ctx: &mut Context<Self>) {
         if self.in_flight || !self.queue.is_empty() {
             return;
+        }
+        for settled in self.settling.drain(..) {
+            let _ = settled.send(());
         }
         let Some(rested) = self.resting.take() else {
             return;
@@ -538,13 +549,27 @@ impl<M: Model> Handler<Commit> for Room<M> {
     }
 }
 
+impl<M: Model> Handler<Settle> for Room<M> {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Settle, ctx: &mut Self::Context) -> Self::Result {
+        let (settled, wait) = oneshot::channel();
+        self.settling.push(settled);
+        self.settled(ctx);
+        Box::pin(async {
+            // An owner that died has nothing underway.
+            let _ = wait.await;
+        })
+    }
+}
+
 impl<M: Model> Handler<Rest> for Room<M> {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, _: Rest, ctx: &mut Self::Context) -> Self::Result {
         let (rested, wait) = oneshot::channel();
         self.resting = Some(rested);
-        self.rest_if_idle(ctx);
+        self.settled(ctx);
         Box::pin(async {
             // An owner that died is at rest too.
             let _ = wait.await;

@@ -15,6 +15,7 @@ use std::{
 };
 
 use actix::prelude::*;
+use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     journal::Journal,
     limits::Limits,
     model::Model,
-    room::{Rest, Room},
+    room::{Rest, Room, Settle},
 };
 
 /// The actor that knows every room in memory.
@@ -237,6 +238,19 @@ impl<M: Model> Handler<Return> for Rooms<M> {
             slot.leases -= 1;
             slot.idle_since = Instant::now();
         }
+    }
+}
+
+impl<M: Model> Handler<Settle> for Rooms<M> {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Settle, _: &mut Self::Context) -> Self::Result {
+        let rooms = self.slots.values().map(|slot| slot.room.send(Settle));
+        let settled = join_all(rooms);
+        Box::pin(async {
+            // A room that died has nothing underway.
+            settled.await;
+        })
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long connections may take to end once the server stops: longer than sessions may.
-const SHUTDOWN_TIMEOUT: u64 = 8;
+const SHUTDOWN_TIMEOUT: u64 = 7;
 
 /// How many bytes the embedded transport buffers of what a socket does not take; what is more waits
 /// in the outbox, where it is conflated.
@@ -97,7 +97,7 @@ pub async fn run<M: Model>(
         Rooms::<M>::start_in_arbiter(&owners.handle(), move |_| Rooms::new(journal, limits))
     };
     let sockets = Sockets::new(rooms, admission, limits.clone());
-    let fanouts = sockets.fanouts().clone();
+    let drained = sockets.clone();
     let mut http =
         HttpServer::new(move || App::new().configure(site(sockets.clone(), page.clone())))
             .disable_signals()
@@ -132,8 +132,7 @@ pub async fn run<M: Model>(
         () = shutdown => {}
     }
     let stopped = handle.stop(true);
-    fanouts.drain();
-    let (ended, ()) = tokio::join!(serving, stopped);
+    let (ended, (), ()) = tokio::join!(serving, stopped, drained.drain());
     owners.stop();
     ended
 }

@@ -24,7 +24,7 @@ use crate::{
     framing::{self, Message as Input, Reader},
     ids::RoomName,
     limits::{
-        Limits, MAX_ACTIONS_UNDERWAY, MAX_BYTES_UNDERWAY, MAX_CLOSE_WAIT, MAX_DISCARDED, MAX_DRAIN,
+        Limits, MAX_ACTIONS_UNDERWAY, MAX_BYTES_UNDERWAY, MAX_CLOSE_WAIT, MAX_DISCARDED, MAX_FLUSH,
         MAX_OWN_BYTES, MAX_READ_PAUSE,
     },
     link::{Link, News},
@@ -63,8 +63,10 @@ pub struct Session<M: Model> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Live,
-    /// The server stops: what is underway is finished first, until then.
-    Draining {
+    /// The server stops: what is underway is finished first.
+    Draining,
+    /// That is done: what is its own is taken first, until then.
+    Flushing {
         until: Instant,
     },
     /// A close frame was sent: the client's is waited for, until then.
@@ -218,7 +220,9 @@ impl<M: Model> Session<M> {
     fn may_take(&mut self, now: Instant) -> bool {
         match self.phase {
             Phase::Closing { .. } => true,
-            Phase::Draining { .. } | Phase::Discarding { .. } | Phase::Over => false,
+            Phase::Draining | Phase::Flushing { .. } | Phase::Discarding { .. } | Phase::Over => {
+                false
+            }
             Phase::Live if self.link.own_bytes() >= MAX_OWN_BYTES => {
                 self.link.wake_reader_at(Some(now + MAX_READ_PAUSE));
                 false
@@ -269,23 +273,22 @@ impl<M: Model> Session<M> {
             }
             News::Cut => self.phase = Phase::Over,
             News::OwnerGone => self.close(CloseCode::Error),
-            News::Drain if self.phase == Phase::Live => {
-                self.phase = Phase::Draining {
-                    until: now + MAX_DRAIN,
+            News::Drain if self.phase == Phase::Live => self.phase = Phase::Draining,
+            News::Close if matches!(self.phase, Phase::Live | Phase::Draining) => {
+                self.phase = Phase::Flushing {
+                    until: now + MAX_FLUSH,
                 };
             }
-            News::Drain => {}
+            News::Drain | News::Close => {}
         }
     }
 
     /// Goes on with ending as far as it can.
     fn advance(&mut self, now: Instant) {
-        if let Phase::Draining { until } = self.phase {
-            let finished = self.link.underway().actions == 0 && !self.link.is_behind();
-            if finished || now >= until {
+        if let Phase::Flushing { until } = self.phase {
+            self.link.wake_reader_at(Some(until));
+            if now >= until || !self.link.is_behind() {
                 self.close(CloseCode::Restart);
-            } else {
-                self.link.wake_reader_at(Some(until));
             }
         }
         if let Phase::Closing { until } | Phase::Discarding { until, .. } = self.phase {
@@ -298,7 +301,10 @@ impl<M: Model> Session<M> {
 
     /// Leaves the room, says why, and waits for the client's close frame.
     fn close(&mut self, code: CloseCode) {
-        if !matches!(self.phase, Phase::Live | Phase::Draining { .. }) {
+        if matches!(
+            self.phase,
+            Phase::Closing { .. } | Phase::Discarding { .. } | Phase::Over
+        ) {
             return;
         }
         self.leave();

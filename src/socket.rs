@@ -12,9 +12,17 @@ use std::sync::{
 };
 
 use actix::prelude::*;
+use actix_web::rt::time::timeout;
 
 use self::admission::{Admission, Denial};
-use crate::{fanout::Fanouts, ids::RoomName, limits::Limits, model::Model, rooms::Rooms};
+use crate::{
+    fanout::Fanouts,
+    ids::RoomName,
+    limits::{Limits, MAX_SETTLE},
+    model::Model,
+    room::Settle,
+    rooms::Rooms,
+};
 
 /// Opens sessions in the rooms of one model.
 pub struct Sockets<M: Model> {
@@ -40,9 +48,19 @@ impl<M: Model> Sockets<M> {
         &self.admission
     }
 
-    /// The fan-outs of all worker threads, to stop the sessions by.
-    pub fn fanouts(&self) -> &Arc<Fanouts> {
-        &self.fanouts
+    /// Finishes what is underway, in all rooms, and then closes every session with 1012.
+    ///
+    /// Resolves when the sessions are told so, after [`MAX_SETTLE`] at the latest.
+    pub async fn drain(&self) {
+        let settle = async {
+            self.fanouts.drain().await;
+            // Without its registry there is no room either.
+            let _ = self.rooms.send(Settle).await;
+        };
+        if timeout(MAX_SETTLE, settle).await.is_err() {
+            log::warn!("actions are still underway; their sessions are closed without an answer");
+        }
+        self.fanouts.close();
     }
 
     /// How many sockets are open.
