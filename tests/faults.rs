@@ -12,6 +12,7 @@ use std::{
     thread,
 };
 
+use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use support::{Event, PLUS, await_that, in_process::InProcess};
 use tallyroom::{
@@ -288,6 +289,12 @@ fn two_owners_of_one_room_count_every_action_once() {
         }
     });
     let all = 2 * EACH as i64;
+    // An owner hears of the other's batches when it appends; all are to be in before the last ones.
+    let end = || {
+        let opened = journal.open(&RoomName::main()).now_or_never();
+        opened.unwrap().unwrap().end.rev.0
+    };
+    await_that("all actions are committed", || end() == all as u64);
     let [one, two] = &mut clients;
     one.plus();
     one.expect_state(all + 1);
