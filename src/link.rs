@@ -261,7 +261,7 @@ impl LocalRoom {
         let sessions = self.sessions.borrow();
         let mut recent = self.recent.borrow_mut();
         if let Some(users) = users {
-            recent.set_users(users);
+            recent.push_users(users, sessions.len());
         }
         if let Some(states) = states {
             recent.push_states(states, sessions.len());

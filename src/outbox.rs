@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::limits::MAX_EVENTS_BEHIND;
+use crate::{limits::MAX_EVENTS_BEHIND, presence::TELL_AT_ONCE};
 
 /// What one batch has for everybody: its `state` events as they go on the wire.
 #[derive(Clone, Debug)]
@@ -57,10 +57,13 @@ pub struct Recent {
     users_version: u64,
 }
 
+/// What every session is told in this order, and none is left out.
 #[derive(Debug)]
 struct Chunk {
-    every: Bytes,
+    frames: Bytes,
     events: u64,
+    /// The count and its version, where that is what the chunk tells.
+    users: Option<(usize, u64)>,
     /// How many sessions have yet to take it.
     waiting: usize,
 }
@@ -79,39 +82,55 @@ impl Recent {
         }
     }
 
-    /// Adds what `sessions` sessions, all that there are, have yet to take.
-    ///
-    /// The newest chunk is always kept, whatever its size: it is bounded by the batch.
+    /// Adds states that `sessions` sessions, all that there are, have yet to take.
     pub fn push_states(&mut self, states: StateFrames, sessions: usize) {
         self.newest = states.newest;
-        if sessions == 0 {
-            self.skip_all();
-            return;
-        }
-        self.events += states.events;
-        self.bytes += states.every.len();
-        self.chunks.push_back(Chunk {
-            every: states.every,
+        self.push(Chunk {
+            frames: states.every,
             events: states.events,
+            users: None,
             waiting: sessions,
         });
-        while let [oldest, _, ..] = self.chunks.make_contiguous() {
+    }
+
+    /// Adds a count that `sessions` sessions, all that there are, have yet to be told.
+    ///
+    /// In a crowded room only the newest count is told to those who are behind.
+    pub fn push_users(&mut self, users: UsersFrame, sessions: usize) {
+        self.users_version += 1;
+        if users.count <= TELL_AT_ONCE {
+            self.push(Chunk {
+                frames: users.frame.clone(),
+                events: 1,
+                users: Some((users.count, self.users_version)),
+                waiting: sessions,
+            });
+        }
+        self.users = Some(users);
+    }
+
+    /// Whether nobody is behind, so that nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// The newest chunk is always kept, whatever its size: it is bounded by the batch.
+    fn push(&mut self, chunk: Chunk) {
+        if chunk.waiting == 0 {
+            return;
+        }
+        self.events += chunk.events;
+        self.bytes += chunk.frames.len();
+        self.chunks.push_back(chunk);
+        while let Some(oldest) = self.chunks.front()
+            && self.chunks.len() > 1
+        {
             let events_after = self.events - oldest.events;
             if events_after < MAX_EVENTS_BEHIND && self.bytes <= self.max_bytes {
                 break;
             }
             self.pop_front();
         }
-    }
-
-    pub fn set_users(&mut self, users: UsersFrame) {
-        self.users = Some(users);
-        self.users_version += 1;
-    }
-
-    /// Whether nobody is behind, so that nothing is kept.
-    pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
     }
 
     fn end(&self) -> u64 {
@@ -122,15 +141,8 @@ impl Recent {
         if let Some(chunk) = self.chunks.pop_front() {
             self.first += 1;
             self.events -= chunk.events;
-            self.bytes -= chunk.every.len();
+            self.bytes -= chunk.frames.len();
         }
-    }
-
-    fn skip_all(&mut self) {
-        while !self.chunks.is_empty() {
-            self.pop_front();
-        }
-        self.first += 1;
     }
 
     /// One session needs none of the chunks from `place` on.
@@ -142,13 +154,14 @@ impl Recent {
         self.drop_taken();
     }
 
-    fn take(&mut self, place: u64) -> Option<Bytes> {
+    /// One session takes the chunk at `place`.
+    fn take(&mut self, place: u64) -> Option<(Bytes, Option<(usize, u64)>)> {
         let index = usize::try_from(place.checked_sub(self.first)?).ok()?;
         let chunk = self.chunks.get_mut(index)?;
         chunk.waiting -= 1;
-        let every = chunk.every.clone();
+        let taken = (chunk.frames.clone(), chunk.users);
         self.drop_taken();
-        Some(every)
+        Some(taken)
     }
 
     fn drop_taken(&mut self) {
@@ -203,34 +216,43 @@ impl Outbox {
         self.own_bytes
     }
 
-    /// Whether [`Outbox::next`] would give something.
+    /// Whether [`Outbox::next`] may give something.
     pub fn is_behind(&self, recent: &Recent) -> bool {
         let behind = |place| place < recent.end();
-        !self.own.is_empty() || self.users_due(recent) || self.place.is_some_and(behind)
+        !self.own.is_empty() || self.place.is_some_and(behind) || self.users_due(recent)
     }
 
-    /// Takes the next frames: its own, then `users`, then states.
+    /// Takes the next frames: its own, then what the room tells everybody, in order.
     ///
-    /// A session that fell off the end of the recent frames is given the newest state alone.
+    /// A session that fell off the end of the recent frames is given the newest state alone, and
+    /// then the newest count. Nobody is told the same count twice in a row.
     pub fn next(&mut self, recent: &mut Recent) -> Option<Bytes> {
         if let Some(frame) = self.next_own() {
             return Some(frame);
         }
-        if self.users_due(recent) {
-            let users = recent.users.as_ref()?;
-            self.users_told = Some(users.count);
-            self.users_version = recent.users_version;
-            return Some(users.frame.clone());
-        }
-        let place = self.place?;
+        let mut place = self.place?;
         if place < recent.first {
             recent.pass(place);
             self.place = Some(recent.end());
-            return Some(recent.newest.clone());
+            if !recent.newest.is_empty() {
+                return Some(recent.newest.clone());
+            }
+            place = recent.end();
         }
-        let frames = recent.take(place)?;
-        self.place = Some(place + 1);
-        Some(frames)
+        while let Some((frames, users)) = recent.take(place) {
+            place += 1;
+            self.place = Some(place);
+            match users {
+                Some((count, version)) => {
+                    self.users_version = version;
+                    if self.users_told.replace(count) != Some(count) {
+                        return Some(frames);
+                    }
+                }
+                None => return Some(frames),
+            }
+        }
+        self.next_users(recent)
     }
 
     /// Takes the next of its own frames.
@@ -238,6 +260,16 @@ impl Outbox {
         let frame = self.own.pop_front()?;
         self.own_bytes -= frame.len();
         Some(frame)
+    }
+
+    fn next_users(&mut self, recent: &Recent) -> Option<Bytes> {
+        if !self.users_due(recent) {
+            return None;
+        }
+        let users = recent.users.as_ref()?;
+        self.users_told = Some(users.count);
+        self.users_version = recent.users_version;
+        Some(users.frame.clone())
     }
 
     fn users_due(&self, recent: &Recent) -> bool {
@@ -277,6 +309,9 @@ mod tests {
     fn drain(outbox: &mut Outbox, recent: &mut Recent) -> Vec<u32> {
         let mut numbers = Vec::new();
         while let Some(frames) = outbox.next(recent) {
+            if frames.starts_with(b"users") {
+                continue;
+            }
             let words = frames.chunks_exact(4);
             numbers.extend(words.map(|word| u32::from_be_bytes(word.try_into().unwrap())));
         }
@@ -286,18 +321,50 @@ mod tests {
     #[test]
     fn a_newcomer_gets_users_and_then_the_state_and_no_count_twice() {
         let mut recent = Recent::new(None);
-        recent.set_users(users(1));
+        recent.push_users(users(1), 0);
         let mut outbox = Outbox::default();
         assert!(outbox.next(&mut recent).is_none(), "it is not let in yet");
         outbox.enter(&recent, users(2), "state".into());
         assert!(!outbox.users_due(&recent), "the count from before it came");
-        recent.set_users(users(2));
+        recent.push_users(users(2), 1);
         assert_eq!(outbox.next(&mut recent).unwrap(), "users 2");
         assert_eq!(outbox.next(&mut recent).unwrap(), "state");
-        assert!(!outbox.is_behind(&recent));
-        recent.set_users(users(3));
-        recent.set_users(users(2));
         assert!(outbox.next(&mut recent).is_none());
+        assert!(!outbox.is_behind(&recent));
+    }
+
+    #[test]
+    fn every_count_of_a_small_room_is_told_and_of_a_crowded_one_the_newest() {
+        let mut recent = Recent::new(None);
+        let mut outbox = enter(&recent);
+        for count in [2, 1, TELL_AT_ONCE] {
+            recent.push_users(users(count), 1);
+        }
+        let mut told = || outbox.next(&mut recent);
+        assert_eq!(told().unwrap(), "users 2");
+        assert_eq!(told().unwrap(), "users 1");
+        assert_eq!(told().unwrap(), "users 50");
+        assert_eq!(told(), None);
+        for count in [51, 52, 51] {
+            recent.push_users(users(count), 1);
+        }
+        assert_eq!(outbox.next(&mut recent).unwrap(), "users 51");
+        assert_eq!(outbox.next(&mut recent), None);
+        recent.push_users(users(52), 1);
+        recent.push_users(users(51), 1);
+        assert_eq!(outbox.next(&mut recent), None, "it was told that last");
+    }
+
+    #[test]
+    fn who_fell_off_the_end_is_told_the_newest_state_and_then_the_newest_count() {
+        let mut recent = Recent::new(Some(40));
+        let mut outbox = enter(&recent);
+        recent.push_users(users(3), 1);
+        recent.push_states(states(0..20), 1);
+        assert_eq!(outbox.next(&mut recent).unwrap(), states(19..20).every);
+        assert_eq!(outbox.next(&mut recent).unwrap(), "users 3");
+        assert_eq!(outbox.next(&mut recent), None);
+        assert!(recent.is_empty());
     }
 
     #[test]
@@ -357,7 +424,7 @@ mod tests {
         /// Whatever happens in whatever order: states only rise, the newest always comes, nothing
         /// is kept that nobody waits for, and nobody waits for what is gone.
         #[test]
-        fn any_interleaving_ends_at_the_newest_state(steps in prop::collection::vec((0..5u8, 0..4usize, 1..9u32), 1..200)) {
+        fn any_interleaving_ends_at_the_newest_state(steps in prop::collection::vec((0..6u8, 0..4usize, 1..9u32), 1..200)) {
             let mut recent = Recent::new(Some(40));
             let mut sessions: Vec<Option<(Outbox, i64)>> = (0..4).map(|_| None).collect();
             let mut last = -1;
@@ -371,6 +438,7 @@ mod tests {
                         recent.push_states(states(from..from + events), inside);
                         last += i64::from(events);
                     }
+                    (4, _) => recent.push_users(users(45 + events as usize), inside),
                     (_, Some((outbox, seen))) => for number in drain(outbox, &mut recent) {
                         prop_assert!(i64::from(number) > *seen);
                         *seen = i64::from(number);

@@ -509,13 +509,16 @@ impl<M: Model> Handler<Join> for Room<M> {
     type Result = ();
 
     fn handle(&mut self, Join { from, listener }: Join, ctx: &mut Self::Context) {
-        let told = self.audience.enter(from, listener, |count| Entered {
-            session: from.session,
-            users: users_frame(count),
-            state: self.state_frame.clone(),
-        });
-        self.told(told, ctx);
+        // The others first: what is told to everybody is not for a newcomer that is told it anyway.
+        self.audience.add(from, listener);
         self.presence_changed(ctx);
+        let entered = Entered {
+            session: from.session,
+            users: users_frame(self.audience.len()),
+            state: self.state_frame.clone(),
+        };
+        let told = self.audience.welcome(from, entered);
+        self.told(told, ctx);
     }
 }
 

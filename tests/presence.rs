@@ -31,6 +31,29 @@ fn joins_and_leaves_are_told_to_those_who_are_there() {
     assert_eq!(cid.next(), Event::Users(1));
 }
 
+/// One that came and went between two looks at the outbox of another was never told to it.
+#[test]
+fn the_shortest_visit_is_told_to_those_who_are_there() {
+    const VISITS: usize = 100;
+    let server = Server::start(&[]);
+    let mut witness = server.client();
+    for _ in 0..VISITS {
+        drop(Raw::open(server.port(), "/"));
+    }
+    // Visits may overlap, but each coming and each going is told.
+    let mut last = 1;
+    for _ in 0..2 * VISITS {
+        match witness.next() {
+            Event::Users(count) => {
+                assert_eq!(count.abs_diff(last), 1, "{last} and then {count}");
+                last = count;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(last, 1);
+}
+
 /// A newcomer was told how many there were before it came, after how many there are with it.
 #[test]
 fn a_newcomer_is_not_told_an_older_count_than_the_one_that_it_came_with() {

@@ -79,13 +79,8 @@ impl Audience {
         self.sessions.len()
     }
 
-    /// Lets a session in, which is told first what `welcome` makes of the number of sessions.
-    pub fn enter(
-        &mut self,
-        from: Origin,
-        listener: Listener,
-        welcome: impl FnOnce(usize) -> Entered,
-    ) -> Told {
+    /// Counts a session in; it hears nothing before it is welcomed.
+    pub fn add(&mut self, from: Origin, listener: Listener) {
         if self.sessions.insert(from.session, from.worker).is_none() {
             let worker = self.workers.entry(from.worker).or_insert_with(|| Worker {
                 listener,
@@ -94,8 +89,12 @@ impl Audience {
             });
             worker.sessions += 1;
         }
+    }
+
+    /// Tells a session what a newcomer is told first; all that follows is for it, too.
+    pub fn welcome(&mut self, from: Origin, entered: Entered) -> Told {
         let mut news = Deliver::new(self.owner);
-        news.entered.push(welcome(self.len()));
+        news.entered.push(entered);
         self.deliver(from.worker, news)
     }
 
@@ -255,13 +254,17 @@ mod tests {
         }
     }
 
-    fn entered(count: usize) -> Entered {
-        let frame = Bytes::new();
-        Entered {
-            session: FROM.session,
-            users: UsersFrame { count, frame },
+    fn enter(audience: &mut Audience, from: Origin, listener: Listener) -> Told {
+        audience.add(from, listener);
+        let entered = Entered {
+            session: from.session,
+            users: UsersFrame {
+                count: audience.len(),
+                frame: Bytes::new(),
+            },
             state: Bytes::new(),
-        }
+        };
+        audience.welcome(from, entered)
     }
 
     fn events(news: &[Deliver]) -> u64 {
@@ -292,7 +295,7 @@ mod tests {
     #[actix_web::test]
     async fn what_a_full_mailbox_has_no_place_for_is_merged_and_bounded() {
         let (mut audience, heard, listener) = audience();
-        let mut busy = audience.enter(FROM, listener, entered).busy.len();
+        let mut busy = enter(&mut audience, FROM, listener).busy.len();
         let sent = MAX_EVENTS_BEHIND as u32 + 1000;
         for number in 1..=sent {
             let mut answers = Answers::default();
@@ -325,7 +328,7 @@ mod tests {
     #[actix_web::test]
     async fn who_enters_while_the_mailbox_is_full_hears_nothing_from_before() {
         let (mut audience, heard, listener) = audience();
-        let _ = audience.enter(FROM, listener.clone(), entered);
+        let _ = enter(&mut audience, FROM, listener.clone());
         for number in 1..=3 {
             let _ = audience.tell(Answers::default(), Some(state(number)));
         }
@@ -333,10 +336,7 @@ mod tests {
             session: SessionId(2),
             ..FROM
         };
-        let _ = audience.enter(later, listener, |count| Entered {
-            session: later.session,
-            ..entered(count)
-        });
+        let _ = enter(&mut audience, later, listener);
         let _ = audience.tell(Answers::default(), Some(state(4)));
         flush_all(&mut audience, &heard).await;
         let heard = heard.lock().unwrap();
@@ -351,7 +351,7 @@ mod tests {
     #[actix_web::test]
     async fn a_dead_worker_takes_its_sessions_along() {
         let (mut audience, _, listener) = audience();
-        let _ = audience.enter(FROM, listener, entered);
+        let _ = enter(&mut audience, FROM, listener);
         audience.tell_gone();
         while !audience.tell(Answers::default(), Some(state(1))).died {
             actix_web::rt::time::sleep(Duration::from_millis(1)).await;
