@@ -5,7 +5,7 @@ import { execFile, spawn } from "node:child_process";
 import { on, once } from "node:events";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { resolve } from "node:path";
-import { test } from "node:test";
+import { after, test } from "node:test";
 import { promisify } from "node:util";
 import WebSocket from "ws";
 import { startBrowser, startServer } from "./harness.js";
@@ -14,6 +14,10 @@ const run = promisify(execFile);
 const root = resolve(import.meta.dirname ?? new URL(".", import.meta.url).pathname, "../..");
 const readme = await readFile(resolve(root, "README.md"), "utf8");
 const blocks = [...readme.matchAll(/^```(\S*)\n([^]*?)^```$/gm)].map(([, language, text]) => ({ language, text }));
+
+/** @type {import("node:child_process").ChildProcess[]} what a test that fails leaves running */
+const started = [];
+after(() => started.forEach((child) => child.kill("SIGKILL")));
 
 /** @param {string} language */
 function only(language) {
@@ -28,6 +32,7 @@ function only(language) {
 async function serve(command, options = {}) {
   const env = { ...process.env, TALLYROOM_LISTEN: "localhost:0", TALLYROOM_LOG: "info", RUST_LOG: "info" };
   const child = spawn("bash", ["-c", `exec ${command}`], { cwd: root, env, stdio: ["ignore", "ignore", "pipe"], ...options });
+  started.push(child);
   let log = "";
   for await (const [chunk] of on(child.stderr, "data", { close: ["end"] })) {
     log += chunk;
