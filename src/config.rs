@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    journal::disk::Keep,
     limits::Limits,
     socket::admission::{AllowedHost, AllowedOrigin},
 };
@@ -53,11 +54,12 @@ pub struct Serve {
     #[arg(env = "TALLYROOM_LISTEN", value_delimiter = ',')]
     pub listen: Vec<Listen>,
 
-    /// Where rooms are kept. `memory`: nowhere, they are gone when the server stops
+    /// Where rooms are kept. `disk:DIR`: in that folder, and every change that anybody was shown
+    /// survives a crash; `memory`: nowhere, they are gone when the server stops
     #[arg(
         long,
         value_name = "STORE",
-        default_value = "memory",
+        default_value = "disk:data",
         env = "TALLYROOM_STORE"
     )]
     pub store: Store,
@@ -148,6 +150,16 @@ pub struct LimitFlags {
     #[arg(allow_negative_numbers = true, default_value_t = Span(Limits::default().heartbeat))]
     pub heartbeat: Span,
 
+    /// Entries of a room that are kept; older ones go when a snapshot holds what they did
+    #[arg(long, value_name = "N", env = "TALLYROOM_KEEP_ENTRIES")]
+    #[arg(allow_negative_numbers = true, default_value_t = Count(Keep::default().entries))]
+    pub keep_entries: Count,
+
+    /// Days that entries are kept; whichever of the two is met first
+    #[arg(long, value_name = "N", env = "TALLYROOM_KEEP_DAYS")]
+    #[arg(allow_negative_numbers = true, default_value_t = Count(Keep::default().days))]
+    pub keep_days: Count,
+
     /// Time that an empty room stays in memory
     #[arg(long, value_name = "TIME", env = "TALLYROOM_ROOM_IDLE")]
     #[arg(allow_negative_numbers = true, default_value_t = Span(Limits::default().room_idle))]
@@ -155,6 +167,14 @@ pub struct LimitFlags {
 }
 
 impl LimitFlags {
+    /// What of a room's journal is kept.
+    pub fn to_keep(&self) -> Keep {
+        Keep {
+            entries: self.keep_entries.0,
+            days: self.keep_days.0,
+        }
+    }
+
     /// The limits as the server takes them; `max_connections` is used where none was given.
     pub fn to_limits(&self, max_connections: Option<usize>) -> Limits {
         let count = |Count(count): Count| count.map(|count| count as usize);
@@ -219,18 +239,30 @@ impl fmt::Display for Listen {
 }
 
 /// Where rooms are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Store {
     Memory,
+    /// In a folder of its own.
+    Disk(PathBuf),
 }
 
 impl FromStr for Store {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "memory" => Ok(Self::Memory),
-            _ => Err("allowed is memory"),
+        match text.split_once(':') {
+            None if text == "memory" => Ok(Self::Memory),
+            Some(("disk", folder)) if !folder.is_empty() => Ok(Self::Disk(folder.into())),
+            _ => Err("allowed are disk:DIR and memory"),
+        }
+    }
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("memory: rooms are gone when the server stops"),
+            Self::Disk(folder) => write!(f, "disk:{}", folder.display()),
         }
     }
 }
@@ -364,7 +396,8 @@ mod tests {
             ("--listen", "6789", "HOST:PORT"),
             ("--listen", "localhost:99999", "HOST:PORT"),
             ("--listen", "::1:80", "HOST:PORT"),
-            ("--store", "floppy", "memory"),
+            ("--store", "floppy", "disk:DIR and memory"),
+            ("--store", "disk:", "disk:DIR and memory"),
             ("--allow-origin", "example.org", "https://example.org"),
             ("--allow-host", "a b", "example.org"),
             ("--heartbeat", "soon", "200ms, 30s or 12h"),

@@ -4,6 +4,7 @@
 //! journal still ends where the batch was judged. That makes two owners of one room harmless, and
 //! a file, a Redis script, a stream with expected sequences or a database's unique key can give it.
 
+pub mod disk;
 pub mod memory;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
@@ -95,12 +96,15 @@ pub struct Opened {
 pub enum Durability {
     /// Nothing: it is gone when the process ends.
     Memory,
+    /// It is fsynced: nothing is lost when the process is killed or power fails.
+    Disk,
 }
 
 impl fmt::Display for Durability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Memory => "memory",
+            Self::Disk => "disk",
         })
     }
 }
@@ -118,12 +122,16 @@ pub enum AppendError {
     /// The store cannot be reached, and nothing was written.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// The store failed so that it can promise nothing any more: it is not known whether it wrote,
+    /// and it takes nothing more in this process. Refuse actions and keep serving the state.
+    #[error("the store failed: {0}")]
+    Failed(String),
     /// The store did not say whether it wrote.
     #[error("the outcome is not known: {0}")]
     Unknown(String),
 }
 
-/// A journal could not be read.
+/// A journal could not be read, or a snapshot not be kept.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -133,4 +141,7 @@ pub enum ReadError {
     /// The store cannot be reached.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// What is stored cannot be read.
+    #[error("what is stored is damaged: {0}")]
+    Damaged(String),
 }

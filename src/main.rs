@@ -8,9 +8,9 @@ use env_logger::Env;
 use tallyroom::{
     config::{Cli, Serve, Store},
     http::page::Page,
-    journal::{Journal, memory::MemoryJournal},
+    journal::{Journal, disk::DiskJournal, memory::MemoryJournal},
     listen,
-    model::counter::Counter,
+    model::{Model, counter::Counter},
     server::{self, Server},
     socket::admission::Admission,
 };
@@ -35,6 +35,14 @@ fn default_log() -> String {
 
 async fn run(serve: Serve) -> io::Result<()> {
     let shutdown = server::stop_signal()?;
+    let journal: Arc<dyn Journal> = match &serve.store {
+        Store::Memory => Arc::new(MemoryJournal::new()),
+        Store::Disk(folder) => {
+            let keep = serve.limits.to_keep();
+            let opened = DiskJournal::open(folder, Counter::NAME, keep);
+            Arc::new(opened.map_err(io::Error::other)?)
+        }
+    };
     let mut listeners = Vec::new();
     let mut urls = Vec::new();
     for listen in &serve.listen {
@@ -46,20 +54,17 @@ async fn run(serve: Serve) -> io::Result<()> {
         .iter()
         .filter_map(|listener| listener.local_addr().ok())
         .any(|address| !address.ip().is_loopback());
-    let journal = match serve.store {
-        Store::Memory => MemoryJournal::new(),
-    };
     log::info!(
-        "tallyroom {}: store {}",
+        "tallyroom {}, store {}",
         env!("CARGO_PKG_VERSION"),
-        journal.durability()
+        serve.store
     );
     log::info!("open {} in several browsers", urls.join(" or "));
     if beyond_loopback {
         log::warn!("whoever reaches this address may change every room: there is no auth");
     }
     let server = Server {
-        journal: Arc::new(journal),
+        journal,
         limits: serve.limits.to_limits(server::max_connections()),
         admission: Admission {
             allow_hosts: serve.allow_host,

@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// A snapshot is taken after this many entries, so that replay is short.
-const SNAPSHOT_EVERY: u64 = 1000;
+const SNAPSHOT_EVERY: u64 = 10_000;
 
 /// How long to wait before a worker whose mailbox is full is told again.
 const DELIVER_AGAIN: Duration = Duration::from_millis(5);
@@ -58,6 +58,7 @@ pub struct Room<M: Model> {
     /// What everybody sees now, as it goes on the wire.
     state_frame: Bytes,
     snapshot_rev: Revision,
+    saving: bool,
     presence: Presence,
     audience: Audience,
     queue: VecDeque<Queued<M::Action>>,
@@ -131,6 +132,7 @@ impl<M: Model> Room<M> {
             replica: Replica::new(nowhere),
             state_frame: Bytes::new(),
             snapshot_rev: Revision(0),
+            saving: false,
             presence: Presence::default(),
             audience: Audience::new(id, backlog_bytes),
             queue: VecDeque::new(),
@@ -238,7 +240,7 @@ impl<M: Model> Room<M> {
                 let reason = "the store has no space left; the action was not taken";
                 self.refuse(&in_flight, &Rejection::new("store_full", reason), ctx);
             }
-            Err(AppendError::Unavailable(reason)) => {
+            Err(AppendError::Unavailable(reason) | AppendError::Failed(reason)) => {
                 log::warn!("room {}: {reason}", self.name);
                 let reason = "the store is away; the action was not taken, try again";
                 self.refuse(&in_flight, &Rejection::new("unavailable", reason), ctx);
@@ -330,9 +332,10 @@ impl<M: Model> Room<M> {
 
     fn snapshot_if_due(&mut self, ctx: &mut Context<Self>) {
         let rev = self.replica.position().rev;
-        if rev.0 - self.snapshot_rev.0 >= SNAPSHOT_EVERY {
-            let save = self.save_snapshot();
-            ctx.spawn(save.into_actor(self));
+        if !self.saving && rev.0 - self.snapshot_rev.0 >= SNAPSHOT_EVERY {
+            self.saving = true;
+            let save = self.save_snapshot().into_actor(self);
+            ctx.spawn(save.map(|(), room, _| room.saving = false));
         }
     }
 

@@ -11,9 +11,11 @@ use std::{
 
 use support::{Server, await_that, command, http::get};
 
-const FLAGS: [&str; 16] = [
+const FLAGS: [&str; 18] = [
     "--listen",
     "--store",
+    "--keep-entries",
+    "--keep-days",
     "--allow-origin",
     "--allow-host",
     "--static",
@@ -71,7 +73,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("--listen", "localhost:99999", "HOST:PORT"),
     ("--listen", "::1:80", "HOST:PORT"),
     ("--listen", "", "HOST:PORT"),
-    ("--store", "floppy", "memory"),
+    ("--store", "floppy", "disk:DIR and memory"),
     ("--allow-origin", "example.org", "https://example.org"),
     ("--allow-host", "a b", "example.org"),
     ("--workers", "-1", "65535"),

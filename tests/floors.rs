@@ -45,7 +45,13 @@ const FLOORS: [&[&str]; 5] = [
         "http/page",
         "http/problem",
     ],
-    &["journal/memory"],
+    &[
+        "journal/memory",
+        "journal/disk",
+        "journal/disk/schema",
+        "journal/disk/reader",
+        "journal/disk/writer",
+    ],
     &["config", "listen", "server", "lib", "main"],
 ];
 

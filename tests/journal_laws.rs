@@ -1,14 +1,22 @@
 //! The laws of a journal, one suite for every store: a store is added by one line of [`laws!`].
 
-use std::{sync::Arc, thread};
+use std::{
+    sync::{Arc, LazyLock},
+    thread,
+};
 
 use actix_web::rt::Runtime;
 use serde_json::value::to_raw_value;
 use tallyroom::{
     entry::{Batch, Entry, Position, Snapshot},
     ids::{BatchId, Epoch, Millis, Revision, RoomName},
-    journal::{AppendError, Journal, Opened, ReadError, memory::MemoryJournal},
+    journal::{
+        AppendError, Journal, Opened, ReadError,
+        disk::{DiskJournal, Keep},
+        memory::MemoryJournal,
+    },
 };
+use tempfile::TempDir;
 use uuid::Uuid;
 
 macro_rules! laws {
@@ -43,6 +51,18 @@ macro_rules! every_law {
 
 every_law! {
     memory: MemoryJournal::new();
+    disk: on_disk();
+}
+
+/// A journal in a folder that nobody else has, and that is gone when the last test has ended.
+fn on_disk() -> DiskJournal {
+    static FOLDERS: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().unwrap());
+    let folder = FOLDERS.path().join(Uuid::new_v4().to_string());
+    let keep = Keep {
+        entries: Some(10_000),
+        ..Keep::default()
+    };
+    DiskJournal::open(&folder, "law", keep).unwrap()
 }
 
 /// A journal under test, without waiting.

@@ -148,7 +148,8 @@ pub fn command(args: &[&str]) -> Command {
             command.env_remove(&*name);
         }
     }
-    command.args(args);
+    // A test that wants another store says so by a flag.
+    command.env("TALLYROOM_STORE", "memory").args(args);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(Stdio::piped());
     command

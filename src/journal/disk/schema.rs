@@ -1,0 +1,163 @@
+//! The tables, and how a database is recognised, made and brought up to date.
+//!
+//! A room has a row in `rooms` from its first commit. A batch is one row of `batches`; where a
+//! journal ends is its last row, which is never dropped, so that a commit writes one row and no
+//! head. `part` tells batches apart that end at the same revision.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OptionalExtension};
+use uuid::Uuid;
+
+use crate::ids::Epoch;
+
+/// "Tlly": by this a database is known as ours (PRAGMA application_id).
+const APPLICATION: i64 = 0x546c_6c79;
+
+/// The version of the tables (PRAGMA user_version).
+const FORMAT: i64 = 1;
+
+const TABLES: &str = "
+CREATE TABLE meta (
+  key TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE rooms (
+  room INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  epoch TEXT NOT NULL
+) STRICT;
+CREATE TABLE batches (
+  room INTEGER NOT NULL REFERENCES rooms,
+  rev INTEGER NOT NULL,
+  part INTEGER NOT NULL,
+  id TEXT NOT NULL,
+  after_rev INTEGER NOT NULL,
+  after_id TEXT,
+  at INTEGER NOT NULL,
+  entries TEXT NOT NULL,
+  PRIMARY KEY (room, rev, part)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE snapshots (
+  room INTEGER NOT NULL REFERENCES rooms,
+  rev INTEGER NOT NULL,
+  part INTEGER NOT NULL,
+  snapshot TEXT NOT NULL,
+  PRIMARY KEY (room, rev, part)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Opens the database for writing, and makes it where there is none.
+pub fn open(file: &Path, model: &str) -> Result<Connection, OpenError> {
+    let database = |err| OpenError::Database {
+        file: file.to_owned(),
+        err,
+    };
+    let mut connection = Connection::open(file).map_err(database)?;
+    prepare(&connection).map_err(database)?;
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let application = pragma("application_id").map_err(database)?;
+    let format = pragma("user_version").map_err(database)?;
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(database)?;
+    if tables > 0 && application != APPLICATION {
+        return Err(OpenError::NotOurs {
+            file: file.to_owned(),
+        });
+    }
+    if format > FORMAT {
+        return Err(OpenError::Newer {
+            file: file.to_owned(),
+            found: format,
+            expected: FORMAT,
+        });
+    }
+    durable(&connection).map_err(database)?;
+    if tables == 0 {
+        create(&mut connection, model).map_err(database)?;
+    }
+    let found = meta(&connection, "model").map_err(database)?;
+    match found {
+        Some(found) if found != model => Err(OpenError::OtherModel {
+            file: file.to_owned(),
+            found,
+            expected: model.to_owned(),
+        }),
+        _ => Ok(connection),
+    }
+}
+
+/// An acknowledged commit survives the loss of power.
+fn durable(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")
+}
+
+fn create(connection: &mut Connection, model: &str) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(TABLES)?;
+    let insert = "INSERT INTO meta (key, value) VALUES (?1, ?2)";
+    for (key, value) in [
+        ("store", Uuid::new_v4().to_string()),
+        ("epoch", Uuid::new_v4().to_string()),
+        ("model", model.to_owned()),
+    ] {
+        transaction.execute(insert, (key, value))?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.pragma_update(None, "user_version", FORMAT)?;
+    transaction.commit()
+}
+
+fn meta(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
+    let select = "SELECT value FROM meta WHERE key = ?1";
+    connection
+        .query_row(select, [key], |row| row.get(0))
+        .optional()
+}
+
+/// The epoch of rooms that nobody has changed yet.
+pub fn epoch(connection: &Connection) -> rusqlite::Result<Epoch> {
+    let text = meta(connection, "epoch")?.unwrap_or_default();
+    text.parse().map(Epoch).map_err(|err: uuid::Error| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(err))
+    })
+}
+
+/// Sets a connection up as all of this journal's are.
+pub fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    // Statements are few and used all the time.
+    connection.set_prepared_statement_cache_capacity(32);
+    connection.busy_timeout(Duration::from_secs(10))
+}
+
+/// A data folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    #[error("the data folder {} cannot be used: {err}", folder.display())]
+    Folder { folder: PathBuf, err: io::Error },
+    #[error("the data folder {} is open in another process; stop that, or name another folder", folder.display())]
+    InUse { folder: PathBuf },
+    #[error("{} is not a database of tallyroom", file.display())]
+    NotOurs { file: PathBuf },
+    #[error("{} is of format {found}, newer than this program reads ({expected})", file.display())]
+    Newer {
+        file: PathBuf,
+        found: i64,
+        expected: i64,
+    },
+    #[error("{} holds rooms of the model {found:?}; this program has {expected:?}", file.display())]
+    OtherModel {
+        file: PathBuf,
+        found: String,
+        expected: String,
+    },
+    #[error("{} cannot be opened: {err}", file.display())]
+    Database { file: PathBuf, err: rusqlite::Error },
+}

@@ -1,0 +1,516 @@
+//! The one thread that writes: group commit of the batches of all rooms that wait.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+};
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, ffi};
+use tokio::sync::oneshot;
+
+use super::reader;
+use crate::{
+    entry::{Batch, Position, Snapshot},
+    ids::{Epoch, Millis, Revision, RoomName},
+    journal::{AppendError, ReadError},
+};
+
+/// How many batches one transaction takes at most.
+const MAX_GROUP: usize = 1024;
+
+/// How many batches are dropped at a time, so that a large trim holds nobody up.
+const TRIM_PIECE: usize = 1000;
+
+/// How many batches a conflict gives back at most; more come with the next attempt.
+const MAX_CONFLICT_ENTRIES: usize = 10_000;
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+/// How many rooms' ends are remembered before all are looked up again.
+const MAX_HEADS: usize = 100_000;
+
+/// What of a room's journal is kept, as far as a snapshot holds what is dropped; whichever is met
+/// first.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// Entries a room; `None`: all.
+    pub entries: Option<u32>,
+    /// By the time of the entries; `None`: for ever.
+    pub days: Option<u32>,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self {
+            entries: Some(1_000_000),
+            days: Some(90),
+        }
+    }
+}
+
+/// What the writer is asked to do.
+pub enum Command {
+    Append(Append),
+    Save {
+        room: RoomName,
+        snapshot: Snapshot,
+        reply: oneshot::Sender<Result<(), ReadError>>,
+    },
+}
+
+/// A batch that waits for its commit.
+pub struct Append {
+    pub room: RoomName,
+    pub batch: Arc<Batch>,
+    pub reply: oneshot::Sender<Result<Position, AppendError>>,
+}
+
+/// The writer's thread; dropping it finishes what was sent.
+pub struct Writer {
+    /// Each room sends at most one append and one snapshot at a time, so that the rooms bound it.
+    commands: Option<mpsc::Sender<Command>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub fn start(connection: Connection, epoch: Epoch, keep: Keep) -> Self {
+        let (commands, waiting) = mpsc::channel();
+        let mut state = State {
+            connection,
+            epoch,
+            keep,
+            heads: HashMap::new(),
+            trims: Vec::new(),
+            failed: None,
+        };
+        Self {
+            commands: Some(commands),
+            thread: Some(thread::spawn(move || state.run(&waiting))),
+        }
+    }
+
+    /// False where the writer has ended.
+    pub fn send(&self, command: Command) -> bool {
+        let commands = self.commands.as_ref();
+        commands.is_some_and(|commands| commands.send(command).is_ok())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            // A writer that panicked has told whoever waited by dropping the replies.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct State {
+    connection: Connection,
+    epoch: Epoch,
+    keep: Keep,
+    /// Where rooms end, as far as it is known.
+    heads: HashMap<RoomName, Head>,
+    trims: Vec<Trim>,
+    /// Set for good once an fsync failed: what the kernel still holds is not known any more.
+    failed: Option<String>,
+}
+
+#[derive(Clone, Copy)]
+struct Head {
+    /// `None`: it has no row yet.
+    room: Option<i64>,
+    end: Position,
+    part: i64,
+}
+
+/// Batches of a room up to a revision that are to be dropped.
+struct Trim {
+    room: i64,
+    up_to: Revision,
+}
+
+type Outcomes = Vec<Result<Position, AppendError>>;
+
+impl State {
+    fn run(&mut self, waiting: &mpsc::Receiver<Command>) {
+        loop {
+            let first = match self.trims.is_empty() {
+                true => waiting.recv().ok(),
+                false => match waiting.try_recv() {
+                    Ok(command) => Some(command),
+                    Err(mpsc::TryRecvError::Empty) => {
+                        self.trim_piece();
+                        continue;
+                    }
+                    Err(mpsc::TryRecvError::Disconnected) => None,
+                },
+            };
+            let Some(first) = first else {
+                return;
+            };
+            let mut appends = Vec::new();
+            for command in std::iter::once(first).chain(waiting.try_iter()) {
+                match command {
+                    Command::Append(append) => appends.push(append),
+                    Command::Save {
+                        room,
+                        snapshot,
+                        reply,
+                    } => {
+                        // What the snapshot holds is committed before it.
+                        self.commit(std::mem::take(&mut appends));
+                        let saved = self.save(&room, &snapshot);
+                        self.trim_piece();
+                        let _ = reply.send(saved);
+                    }
+                }
+                if appends.len() >= MAX_GROUP {
+                    break;
+                }
+            }
+            self.commit(appends);
+        }
+    }
+
+    fn commit(&mut self, appends: Vec<Append>) {
+        if appends.is_empty() {
+            return;
+        }
+        let outcomes = match &self.failed {
+            Some(reason) => Err(AppendError::Failed(reason.clone())),
+            None => self.append_all(&appends).map_err(|err| self.failure(&err)),
+        };
+        match outcomes {
+            Ok(outcomes) => {
+                for (append, outcome) in appends.into_iter().zip(outcomes) {
+                    // An owner that is gone hears nothing; its batch is in all the same.
+                    let _ = append.reply.send(outcome);
+                }
+            }
+            Err(err) => {
+                for append in appends {
+                    let _ = append.reply.send(Err(err.clone()));
+                }
+            }
+        }
+    }
+
+    /// All of the batches in one transaction, but those that conflict.
+    fn append_all(&mut self, appends: &[Append]) -> rusqlite::Result<Outcomes> {
+        let mut changed: HashMap<RoomName, Head> = HashMap::new();
+        let mut outcomes = Vec::with_capacity(appends.len());
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for Append { room, batch, .. } in appends {
+            let known = changed.get(room).or_else(|| self.heads.get(room));
+            let head = match known {
+                Some(head) => *head,
+                None => head(&transaction, room, self.epoch)?,
+            };
+            if head.end != batch.after {
+                let since = since(&transaction, room, batch.after);
+                changed.insert(room.clone(), head);
+                outcomes.push(Err(AppendError::Conflict { since }));
+                continue;
+            }
+            let head = insert(&transaction, room, head, batch)?;
+            changed.insert(room.clone(), head);
+            outcomes.push(Ok(head.end));
+        }
+        transaction.commit()?;
+        if self.heads.len() > MAX_HEADS {
+            self.heads.clear();
+        }
+        self.heads.extend(changed);
+        Ok(outcomes)
+    }
+
+    /// What an error of the database means for the batches of its transaction.
+    fn failure(&mut self, err: &rusqlite::Error) -> AppendError {
+        let Some(code) = err.sqlite_error() else {
+            return AppendError::Unavailable(err.to_string());
+        };
+        match code.extended_code {
+            ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => {
+                let reason = format!("the disk did not confirm what was written: {err}");
+                log::error!("{reason}; nothing more is committed until the server starts again");
+                self.failed = Some(reason.clone());
+                AppendError::Failed(reason)
+            }
+            _ if code.code == ErrorCode::DiskFull => AppendError::Full,
+            _ => AppendError::Unavailable(err.to_string()),
+        }
+    }
+
+    fn save(&mut self, room: &RoomName, snapshot: &Snapshot) -> Result<(), ReadError> {
+        let Some((room, epoch)) = reader::find(&self.connection, room)? else {
+            return Ok(());
+        };
+        let end = reader::end(&self.connection, room, epoch)?;
+        let newest: Option<u64> = self
+            .connection
+            .prepare_cached("SELECT max(rev) FROM snapshots WHERE room = ?1")?
+            .query_row([room], |row| row.get(0))?;
+        let position = snapshot.position;
+        let fits = end.is_some_and(|(end, _)| position.rev <= end.rev);
+        if epoch != position.epoch || !fits || newest >= Some(position.rev.0) {
+            return Ok(());
+        }
+        let json = serde_json::to_string(snapshot)
+            .map_err(|err| ReadError::Unavailable(err.to_string()))?;
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let insert = "INSERT INTO snapshots (room, rev, part, snapshot) VALUES (?1, ?2, 0, ?3)
+            ON CONFLICT DO NOTHING";
+        transaction
+            .prepare_cached(insert)?
+            .execute((room, snapshot.position.rev.0, json))?;
+        let trim = thin_out(&transaction, room, snapshot, self.keep)?;
+        transaction.commit()?;
+        if let Some(up_to) = trim {
+            self.trims.retain(|trim| trim.room != room);
+            self.trims.push(Trim { room, up_to });
+        }
+        Ok(())
+    }
+
+    fn trim_piece(&mut self) {
+        let Some(Trim { room, up_to }) = self.trims.last() else {
+            return;
+        };
+        let delete = "DELETE FROM batches WHERE room = ?1 AND (rev, part) IN (
+            SELECT rev, part FROM batches WHERE room = ?1 AND rev <= ?2
+            ORDER BY rev, part LIMIT ?3)";
+        let dropped = self
+            .connection
+            .prepare_cached(delete)
+            .and_then(|mut statement| statement.execute((room, up_to.0, TRIM_PIECE)));
+        match dropped {
+            Ok(TRIM_PIECE..) => {}
+            Ok(_) => drop(self.trims.pop()),
+            Err(err) => {
+                log::warn!("old entries were not dropped: {err}; they are next time");
+                self.trims.pop();
+            }
+        }
+    }
+}
+
+/// Where a room ends, as the database has it.
+fn head(connection: &Connection, room: &RoomName, epoch: Epoch) -> rusqlite::Result<Head> {
+    let Some((room, epoch)) = reader::find(connection, room)? else {
+        return Ok(Head {
+            room: None,
+            end: Position::start(epoch),
+            part: 0,
+        });
+    };
+    let end = reader::end(connection, room, epoch)?;
+    let (end, part) = end.unwrap_or((Position::start(epoch), 0));
+    Ok(Head {
+        room: Some(room),
+        end,
+        part,
+    })
+}
+
+fn insert(
+    connection: &Connection,
+    room: &RoomName,
+    head: Head,
+    batch: &Batch,
+) -> rusqlite::Result<Head> {
+    let number = match head.room {
+        Some(number) => number,
+        None => {
+            connection
+                .prepare_cached("INSERT INTO rooms (name, epoch) VALUES (?1, ?2)")?
+                .execute((room.as_str(), head.end.epoch.0.to_string()))?;
+            connection.last_insert_rowid()
+        }
+    };
+    let end = batch.end();
+    let part = if end.rev == head.end.rev {
+        head.part + 1
+    } else {
+        0
+    };
+    let entries = serde_json::to_string(&batch.entries)
+        .map_err(|err| rusqlite::Error::ToSqlConversionFailure(Box::new(err)))?;
+    let at = batch.entries.last().map_or(0, |last| last.at.0);
+    let insert = "INSERT INTO batches (room, rev, part, id, after_rev, after_id, at, entries)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    connection.prepare_cached(insert)?.execute((
+        number,
+        end.rev.0,
+        part,
+        batch.id.0.to_string(),
+        batch.after.rev.0,
+        batch.after.batch.map(|before| before.0.to_string()),
+        at,
+        entries,
+    ))?;
+    Ok(Head {
+        room: Some(number),
+        end,
+        part,
+    })
+}
+
+fn since(connection: &Connection, room: &RoomName, after: Position) -> Vec<Arc<Batch>> {
+    // An owner that is given nothing starts again from what the journal has.
+    reader::replay(connection, room, after.rev, MAX_CONFLICT_ENTRIES).unwrap_or_default()
+}
+
+/// Drops snapshots that are too close to others, and says up to which revision entries may go.
+///
+/// What is kept begins with a snapshot, goes on with the entries after it, and ends with the newest
+/// snapshot; those between lie a tenth of [`Keep::entries`] apart, so that trimming goes by tenths.
+fn thin_out(
+    connection: &Connection,
+    room: i64,
+    newest: &Snapshot,
+    keep: Keep,
+) -> rusqlite::Result<Option<Revision>> {
+    let newest_rev = newest.position.rev.0;
+    let by_count = keep
+        .entries
+        .map(|entries| newest_rev.saturating_sub(entries.into()));
+    let by_time = keep.days.map(|days| {
+        let oldest = newest.at.0.saturating_sub(u64::from(days) * DAY_MS);
+        last_before(connection, room, Millis(oldest))
+    });
+    let cutoff = by_count.max(by_time.transpose()?).unwrap_or(0);
+    let apart = keep
+        .entries
+        .map_or(100_000, |entries| u64::from(entries / 10).max(1));
+    let revs: Vec<u64> = connection
+        .prepare_cached("SELECT rev FROM snapshots WHERE room = ?1 ORDER BY rev")?
+        .query_map([room], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let first = revs.iter().copied().filter(|rev| *rev <= cutoff).max();
+    let mut delete =
+        connection.prepare_cached("DELETE FROM snapshots WHERE room = ?1 AND rev = ?2")?;
+    let mut kept: Option<u64> = None;
+    for rev in revs {
+        let before_first = first.is_some_and(|first| rev < first);
+        let close = kept.is_some_and(|kept| rev - kept < apart) && rev != newest_rev;
+        if before_first || close {
+            delete.execute((room, rev))?;
+        } else {
+            kept = Some(rev);
+        }
+    }
+    Ok(first.map(Revision))
+}
+
+/// The revision after which the first entry not older than a time begins. Looks at no more batches
+/// than are too old.
+fn last_before(connection: &Connection, room: i64, at: Millis) -> rusqlite::Result<u64> {
+    let first_kept = "SELECT after_rev FROM batches WHERE room = ?1 AND at >= ?2
+        ORDER BY rev, part LIMIT 1";
+    let after = connection
+        .prepare_cached(first_kept)?
+        .query_row((room, at.0), |row| row.get(0))
+        .optional()?;
+    Ok(after.unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::to_raw_value;
+    use tempfile::TempDir;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{entry::Entry, ids::BatchId, journal::disk::schema};
+
+    fn state(folder: &TempDir) -> State {
+        let connection = schema::open(&folder.path().join("test.db"), "test").unwrap();
+        State {
+            epoch: schema::epoch(&connection).unwrap(),
+            connection,
+            keep: Keep::default(),
+            heads: HashMap::new(),
+            trims: Vec::new(),
+            failed: None,
+        }
+    }
+
+    /// Commits a batch whose one entry has so many bytes.
+    fn append(state: &mut State, after: Position, bytes: usize) -> Result<Position, AppendError> {
+        let entry = Entry {
+            rev: after.rev.next(),
+            at: Millis(1),
+            client: None,
+            action: to_raw_value(&"x".repeat(bytes)).unwrap(),
+        };
+        let batch = Batch {
+            id: BatchId(Uuid::new_v4()),
+            after,
+            entries: vec![entry],
+        };
+        let (reply, mut outcome) = oneshot::channel();
+        state.commit(vec![Append {
+            room: RoomName::main(),
+            batch: Arc::new(batch),
+            reply,
+        }]);
+        outcome.try_recv().unwrap()
+    }
+
+    #[test]
+    fn a_full_disk_takes_nothing_and_goes_on_when_there_is_space() {
+        let folder = TempDir::new().unwrap();
+        let mut state = state(&folder);
+        let limit_pages = |state: &State, pages: i64| {
+            let set = format!("PRAGMA max_page_count = {pages}");
+            state.connection.query_row(&set, [], |_| Ok(())).unwrap();
+        };
+        let start = Position::start(state.epoch);
+        let mut end = append(&mut state, start, 10).unwrap();
+        limit_pages(&state, 20);
+        let refused = loop {
+            match append(&mut state, end, 10_000) {
+                Ok(next) => end = next,
+                Err(err) => break err,
+            }
+        };
+        assert!(matches!(refused, AppendError::Full), "{refused}");
+        let (kept, _) = reader::end(&state.connection, 1, state.epoch)
+            .unwrap()
+            .unwrap();
+        assert_eq!(kept, end, "nothing of what was refused is in");
+        limit_pages(&state, 1_000_000);
+        assert_eq!(append(&mut state, end, 10_000).unwrap().rev, end.rev.next());
+    }
+
+    #[test]
+    fn after_an_fsync_that_failed_nothing_more_is_taken() {
+        let folder = TempDir::new().unwrap();
+        let mut state = state(&folder);
+        let start = Position::start(state.epoch);
+        let end = append(&mut state, start, 10).unwrap();
+        let fsync = ffi::Error::new(ffi::SQLITE_IOERR_FSYNC);
+        let failed = state.failure(&rusqlite::Error::SqliteFailure(fsync, None));
+        assert!(matches!(failed, AppendError::Failed(_)));
+        let refused = append(&mut state, end, 10).unwrap_err();
+        assert!(matches!(refused, AppendError::Failed(_)), "{refused}");
+    }
+
+    #[test]
+    fn another_failure_of_the_disk_is_tried_again() {
+        let folder = TempDir::new().unwrap();
+        let mut state = state(&folder);
+        let write = ffi::Error::new(ffi::SQLITE_IOERR_WRITE);
+        let failed = state.failure(&rusqlite::Error::SqliteFailure(write, None));
+        assert!(matches!(failed, AppendError::Unavailable(_)));
+        let start = Position::start(state.epoch);
+        append(&mut state, start, 10).unwrap();
+    }
+}

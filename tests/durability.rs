@@ -1,0 +1,289 @@
+//! What is on disk: all that anybody was shown, whatever happens to the process.
+
+mod support;
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, thread};
+
+use rusqlite::Connection;
+use support::{Event, MINUS, PLUS, Server, command};
+use tallyroom::journal::disk::{DiskJournal, FILE, Keep, OpenError};
+use tempfile::TempDir;
+
+fn store(folder: &Path) -> String {
+    format!("disk:{}", folder.display())
+}
+
+fn start(folder: &Path) -> Server {
+    Server::start(&["--store", &store(folder), "--session-rate", "0"])
+}
+
+/// What the program says when it cannot start, and with which exit code.
+fn refusal(folder: &Path) -> (Option<i32>, String) {
+    let flags = ["--listen", "127.0.0.1:0", "--store", &store(folder)];
+    let output = command(&flags).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), said)
+}
+
+#[test]
+fn rooms_come_back_with_their_values_and_limits() {
+    let folder = TempDir::new().unwrap();
+    let mut server = start(folder.path());
+    let mut client = server.client_in("/r/door");
+    for action in [
+        r#"{"action":"set","value":40}"#,
+        r#"{"action":"limits","min":0,"max":41}"#,
+        PLUS,
+    ] {
+        client.send(action);
+    }
+    client.expect_state(41);
+    client.close();
+    server.signal("TERM");
+    assert_eq!(server.await_exit().code(), Some(0));
+
+    let server = start(folder.path());
+    let mut client = server.client_in("/r/door");
+    assert_eq!(client.first(), 41);
+    client.plus();
+    client.expect_error("out_of_range");
+    assert_eq!(server.client().first(), 0, "another room");
+}
+
+/// The value is never less than what somebody was shown, nor more than what was sent.
+#[test]
+fn what_anybody_was_shown_survives_a_kill_at_any_moment() {
+    const ROUNDS: u64 = 20;
+    const CLIENTS: i64 = 4;
+    const SENT: i64 = 2000;
+    let folder = TempDir::new().unwrap();
+    let (mut shown, mut sent) = (0, 0);
+    for round in 0..ROUNDS {
+        let mut server = start(folder.path());
+        let first = server.client().first();
+        assert!(
+            (shown..=sent).contains(&first),
+            "round {round}: {first} after {shown} was shown and {sent} sent"
+        );
+        let clients: Vec<_> = (0..CLIENTS).map(|_| server.client()).collect();
+        thread::scope(|scope| {
+            let readers = clients.into_iter().map(|mut client| {
+                scope.spawn(move || {
+                    client.send_often(PLUS, SENT as usize);
+                    let mut last = first;
+                    while let Event::State(_) | Event::Users(_) = {
+                        let event = client.next();
+                        if let Event::State(value) = event {
+                            assert_eq!(value, last + 1, "a state was left out");
+                            last = value;
+                        }
+                        event
+                    } {}
+                    last
+                })
+            });
+            let readers: Vec<_> = readers.collect();
+            // At another moment in each round: after so many states.
+            let mut witness = server.client();
+            for _ in 0..round * 97 % 700 {
+                witness.next_state();
+            }
+            server.signal("KILL");
+            let seen = readers.into_iter().map(|reader| reader.join().unwrap());
+            shown = seen.max().unwrap();
+        });
+        server.await_exit();
+        sent = first + CLIENTS * SENT;
+    }
+    let first = start(folder.path()).client().first();
+    assert!((shown..=sent).contains(&first));
+}
+
+#[test]
+fn a_long_journal_is_gone_on_from_its_snapshot_and_old_entries_are_dropped() {
+    let folder = TempDir::new().unwrap();
+    let flags = [
+        "--store",
+        &store(folder.path()),
+        "--session-rate",
+        "0",
+        "--keep-entries",
+        "5000",
+    ];
+    let mut server = Server::start(&flags);
+    let mut client = server.client();
+    let mut value = 0;
+    while value < 60_000 {
+        client.send_often(PLUS, 500);
+        value += 500;
+        client.expect_state(value);
+    }
+    server.signal("KILL");
+    server.await_exit();
+    let database = Connection::open(folder.path().join(FILE)).unwrap();
+    let number = |query: &str| {
+        database
+            .query_row(query, [], |row| row.get::<_, i64>(0))
+            .unwrap()
+    };
+    let (first, last) = (
+        number("SELECT min(after_rev) FROM batches"),
+        number("SELECT max(rev) FROM batches"),
+    );
+    assert_eq!(last, 60_000);
+    assert!(
+        (10_000..=55_000).contains(&first),
+        "entries are kept from {first} on"
+    );
+    let snapshot = number("SELECT min(rev) FROM snapshots");
+    assert_eq!(snapshot, first, "what is kept begins with a snapshot");
+    drop(database);
+    let mut client = Server::start(&flags).client();
+    assert_eq!(client.first(), 60_000);
+    client.send(MINUS);
+}
+
+#[test]
+fn a_folder_belongs_to_one_process() {
+    let folder = TempDir::new().unwrap();
+    let server = start(folder.path());
+    let (code, said) = refusal(folder.path());
+    assert_eq!(code, Some(1));
+    assert!(said.contains("open in another process"), "{said}");
+    assert!(
+        said.contains(&folder.path().display().to_string()),
+        "{said}"
+    );
+    drop(server);
+    drop(start(folder.path()));
+}
+
+#[test]
+fn what_is_no_data_folder_of_ours_is_refused_and_left_alone() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join(FILE);
+    let foreign = Connection::open(&file).unwrap();
+    foreign.execute_batch("CREATE TABLE photos (id)").unwrap();
+    drop(foreign);
+    let before = fs::read(&file).unwrap();
+    let (code, said) = refusal(folder.path());
+    assert_eq!(code, Some(1));
+    assert!(said.contains("is not a database of tallyroom"), "{said}");
+    assert_eq!(fs::read(&file).unwrap(), before);
+
+    fs::write(
+        &file,
+        "no database at all, but long enough to be read as a header",
+    )
+    .unwrap();
+    let (code, said) = refusal(folder.path());
+    assert_eq!(code, Some(1));
+    assert!(said.contains(FILE), "{said}");
+
+    let no_folder = folder.path().join("file");
+    fs::write(&no_folder, "").unwrap();
+    let (code, said) = refusal(&no_folder);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("cannot be used"), "{said}");
+}
+
+#[test]
+fn a_folder_that_may_not_be_written_ends_the_start() {
+    let folder = TempDir::new().unwrap();
+    let locked = folder.path().join("locked");
+    fs::create_dir(&locked).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
+    let writable = fs::write(locked.join("probe"), "").is_ok();
+    if writable {
+        // The superuser may write everywhere; what is under a file may nobody.
+        eprintln!(
+            "run by the superuser: a folder within a file stands for one that may not be written"
+        );
+        let file = folder.path().join("plain");
+        fs::write(&file, "").unwrap();
+        let (code, said) = refusal(&file.join("data"));
+        assert_eq!(code, Some(1));
+        assert!(said.contains("plain/data cannot be used"), "{said}");
+        return;
+    }
+    let (code, said) = refusal(&locked);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("locked cannot be used"), "{said}");
+}
+
+#[test]
+fn another_models_rooms_and_a_newer_format_are_refused() {
+    let folder = TempDir::new().unwrap();
+    drop(DiskJournal::open(folder.path(), "poll", Keep::default()).unwrap());
+    let (code, said) = refusal(folder.path());
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("\"poll\"") && said.contains("\"counter\""),
+        "{said}"
+    );
+
+    let database = Connection::open(folder.path().join(FILE)).unwrap();
+    database.pragma_update(None, "user_version", 1000).unwrap();
+    drop(database);
+    let newer = DiskJournal::open(folder.path(), "poll", Keep::default());
+    assert!(matches!(newer, Err(OpenError::Newer { found: 1000, .. })));
+}
+
+#[test]
+fn the_folder_is_what_any_tool_can_read() {
+    let folder = TempDir::new().unwrap();
+    let server = start(folder.path());
+    let mut client = server.client_in("/r/door");
+    client.send(r#"{"action":"plus","by":3}"#);
+    client.expect_state(3);
+    // While the server runs.
+    let query = "SELECT name, rev, json_extract(entries, '$[0].action.by')
+        FROM batches JOIN rooms USING (room)";
+    let read = || {
+        let database = Connection::open(folder.path().join(FILE)).unwrap();
+        database
+            .query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .unwrap()
+    };
+    let (name, rev, by): (String, i64, i64) = read();
+    assert_eq!((name.as_str(), rev, by), ("door", 1, 3));
+}
+
+#[test]
+fn a_visit_writes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let server = start(folder.path());
+    server.client_in("/r/looked-at").close();
+    let mut acting = server.client_in("/r/changed");
+    acting.plus();
+    acting.expect_state(1);
+    let database = Connection::open(folder.path().join(FILE)).unwrap();
+    let names: Vec<String> = database
+        .prepare("SELECT name FROM rooms")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    assert_eq!(names, ["changed"]);
+}
+
+/// By default the folder is `data`, where the program was started.
+#[test]
+fn without_a_flag_rooms_are_on_disk() {
+    let folder = TempDir::new().unwrap();
+    let run = || {
+        let mut command: Command = command(&["--listen", "127.0.0.1:0"]);
+        command.env_remove("TALLYROOM_STORE");
+        command.current_dir(folder.path());
+        Server::spawn(command)
+    };
+    let mut server = run();
+    let mut client = server.client();
+    client.plus();
+    client.expect_state(1);
+    server.signal("KILL");
+    server.await_exit();
+    assert!(folder.path().join("data").join(FILE).is_file());
+    assert_eq!(run().client().first(), 1);
+}
