@@ -5,7 +5,9 @@
 //! one delivery per worker among many actions. The owner never waits for a socket.
 
 mod audience;
+mod frames;
 mod load;
+mod messages;
 
 use std::{
     collections::VecDeque,
@@ -14,14 +16,18 @@ use std::{
 };
 
 use actix::prelude::*;
-use actix_web::web::{Bytes, BytesMut};
+use actix_web::web::Bytes;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-pub use self::audience::{Listener, Origin};
 use self::{
     audience::{Answers, Audience, Told},
+    frames::{state_frames, users_frame},
     load::{LoadError, load},
+};
+pub use self::{
+    audience::{Listener, Origin},
+    messages::{Join, Leave, Rest, Settle, Submit},
 };
 use crate::{
     deliver::{Answer, Entered, Underway},
@@ -31,7 +37,6 @@ use crate::{
     journal::{AppendError, Journal},
     limits::{Limits, MAX_BATCH_ACTIONS},
     model::Model,
-    outbox::{StateFrames, UsersFrame},
     presence::{Presence, Tell},
     protocol::classic,
     rejection::Rejection,
@@ -81,39 +86,6 @@ struct InFlight<M: Model> {
     judged: Judged<M>,
     retry: Duration,
 }
-
-/// Lets a session into the room; the answer is that it is in.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Join {
-    pub from: Origin,
-    pub listener: Listener,
-}
-
-/// Takes a session out of the room. One that is not in is passed over.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Leave(pub Origin);
-
-/// A session's actions, in its order, each with the bytes of the message that asked for it.
-///
-/// The session is answered by a [`Deliver`](crate::deliver::Deliver). How much may be underway is the session's to bound.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Submit<M: Model> {
-    pub from: Origin,
-    pub actions: Vec<(Asked<M::Action>, usize)>,
-}
-
-/// Answered when nothing is underway any more.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Settle;
-
-/// Stops the owner when nothing is underway. Only the registry sends it, when no lease is out.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Rest;
 
 impl<M: Model> Room<M> {
     pub fn new(
@@ -457,32 +429,6 @@ impl<M: Model> Room<M> {
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Commit;
-
-fn users_frame(count: usize) -> UsersFrame {
-    let frame = framing::text(&classic::users(count));
-    UsersFrame { count, frame }
-}
-
-fn state_frames<'a>(views: impl Iterator<Item = &'a [u8]>) -> StateFrames {
-    let mut wire = BytesMut::new();
-    let mut json = Vec::new();
-    let mut events = 0;
-    let mut last = 0;
-    for view in views {
-        json.clear();
-        classic::state(view, &mut json);
-        last = wire.len();
-        framing::push_text(&json, &mut wire);
-        events += 1;
-    }
-    let every = wire.freeze();
-    StateFrames {
-        // Not a slice, so that it keeps no whole batch alive.
-        newest: Bytes::copy_from_slice(&every[last..]),
-        every,
-        events,
-    }
-}
 
 fn now() -> Millis {
     let since_epoch = SystemTime::now()

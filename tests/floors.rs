@@ -33,7 +33,9 @@ const FLOORS: [&[&str]; 5] = [
         "fanout",
         "room",
         "room/audience",
+        "room/frames",
         "room/load",
+        "room/messages",
         "rooms",
     ],
     &[
@@ -50,6 +52,7 @@ const FLOORS: [&[&str]; 5] = [
         "journal/disk",
         "journal/disk/schema",
         "journal/disk/reader",
+        "journal/disk/trim",
         "journal/disk/writer",
     ],
     &["config", "listen", "server", "lib", "main"],

@@ -7,6 +7,7 @@
 
 mod reader;
 mod schema;
+mod trim;
 mod writer;
 
 use std::{
@@ -21,7 +22,7 @@ use self::{
     reader::{ENDED, Readers},
     writer::{Append, Command, Writer},
 };
-pub use self::{schema::OpenError, writer::Keep};
+pub use self::{schema::OpenError, trim::Keep};
 use super::{AppendError, Durability, Journal, Opened, ReadError, StoreFuture};
 use crate::{
     entry::{Batch, Position, Snapshot},

@@ -6,48 +6,24 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, ffi};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
 use tokio::sync::oneshot;
 
-use super::reader;
+use super::{reader, trim};
 use crate::{
     entry::{Batch, Position, Snapshot},
-    ids::{Epoch, Millis, Revision, RoomName},
+    ids::{Epoch, Revision, RoomName},
     journal::{AppendError, ReadError},
 };
 
 /// How many batches one transaction takes at most.
 const MAX_GROUP: usize = 1024;
 
-/// How many batches are dropped at a time, so that a large trim holds nobody up.
-const TRIM_PIECE: usize = 1000;
-
 /// How many batches a conflict gives back at most; more come with the next attempt.
 const MAX_CONFLICT_ENTRIES: usize = 10_000;
 
-const DAY_MS: u64 = 24 * 3600 * 1000;
-
 /// How many rooms' ends are remembered before all are looked up again.
 const MAX_HEADS: usize = 100_000;
-
-/// What of a room's journal is kept, as far as a snapshot holds what is dropped; whichever is met
-/// first.
-#[derive(Clone, Copy, Debug)]
-pub struct Keep {
-    /// Entries a room; `None`: all.
-    pub entries: Option<u32>,
-    /// By the time of the entries; `None`: for ever.
-    pub days: Option<u32>,
-}
-
-impl Default for Keep {
-    fn default() -> Self {
-        Self {
-            entries: Some(1_000_000),
-            days: Some(90),
-        }
-    }
-}
 
 /// What the writer is asked to do.
 pub enum Command {
@@ -74,7 +50,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn start(connection: Connection, epoch: Epoch, keep: Keep) -> Self {
+    pub fn start(connection: Connection, epoch: Epoch, keep: trim::Keep) -> Self {
         let (commands, waiting) = mpsc::channel();
         let mut state = State {
             connection,
@@ -110,7 +86,7 @@ impl Drop for Writer {
 struct State {
     connection: Connection,
     epoch: Epoch,
-    keep: Keep,
+    keep: trim::Keep,
     /// Where rooms end, as far as it is known.
     heads: HashMap<RoomName, Head>,
     trims: Vec<Trim>,
@@ -270,7 +246,7 @@ impl State {
         transaction
             .prepare_cached(insert)?
             .execute((room, snapshot.position.rev.0, json))?;
-        let trim = thin_out(&transaction, room, snapshot, self.keep)?;
+        let trim = trim::thin_out(&transaction, room, snapshot, self.keep)?;
         transaction.commit()?;
         if let Some(up_to) = trim {
             self.trims.retain(|trim| trim.room != room);
@@ -283,15 +259,9 @@ impl State {
         let Some(Trim { room, up_to }) = self.trims.last() else {
             return;
         };
-        let delete = "DELETE FROM batches WHERE room = ?1 AND (rev, part) IN (
-            SELECT rev, part FROM batches WHERE room = ?1 AND rev <= ?2
-            ORDER BY rev, part LIMIT ?3)";
-        let dropped = self
-            .connection
-            .prepare_cached(delete)
-            .and_then(|mut statement| statement.execute((room, up_to.0, TRIM_PIECE)));
+        let dropped = trim::drop_oldest(&self.connection, *room, *up_to);
         match dropped {
-            Ok(TRIM_PIECE..) => {}
+            Ok(trim::PIECE..) => {}
             Ok(_) => drop(self.trims.pop()),
             Err(err) => {
                 log::warn!("old entries were not dropped: {err}; they are next time");
@@ -367,60 +337,6 @@ fn since(connection: &Connection, room: &RoomName, after: Position) -> Vec<Arc<B
     reader::replay(connection, room, after.rev, MAX_CONFLICT_ENTRIES).unwrap_or_default()
 }
 
-/// Drops snapshots that are too close to others, and says up to which revision entries may go.
-///
-/// What is kept begins with a snapshot, goes on with the entries after it, and ends with the newest
-/// snapshot; those between lie a tenth of [`Keep::entries`] apart, so that trimming goes by tenths.
-fn thin_out(
-    connection: &Connection,
-    room: i64,
-    newest: &Snapshot,
-    keep: Keep,
-) -> rusqlite::Result<Option<Revision>> {
-    let newest_rev = newest.position.rev.0;
-    let by_count = keep
-        .entries
-        .map(|entries| newest_rev.saturating_sub(entries.into()));
-    let by_time = keep.days.map(|days| {
-        let oldest = newest.at.0.saturating_sub(u64::from(days) * DAY_MS);
-        last_before(connection, room, Millis(oldest))
-    });
-    let cutoff = by_count.max(by_time.transpose()?).unwrap_or(0);
-    let apart = keep
-        .entries
-        .map_or(100_000, |entries| u64::from(entries / 10).max(1));
-    let revs: Vec<u64> = connection
-        .prepare_cached("SELECT rev FROM snapshots WHERE room = ?1 ORDER BY rev")?
-        .query_map([room], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    let first = revs.iter().copied().filter(|rev| *rev <= cutoff).max();
-    let mut delete =
-        connection.prepare_cached("DELETE FROM snapshots WHERE room = ?1 AND rev = ?2")?;
-    let mut kept: Option<u64> = None;
-    for rev in revs {
-        let before_first = first.is_some_and(|first| rev < first);
-        let close = kept.is_some_and(|kept| rev - kept < apart) && rev != newest_rev;
-        if before_first || close {
-            delete.execute((room, rev))?;
-        } else {
-            kept = Some(rev);
-        }
-    }
-    Ok(first.map(Revision))
-}
-
-/// The revision after which the first entry not older than a time begins. Looks at no more batches
-/// than are too old.
-fn last_before(connection: &Connection, room: i64, at: Millis) -> rusqlite::Result<u64> {
-    let first_kept = "SELECT after_rev FROM batches WHERE room = ?1 AND at >= ?2
-        ORDER BY rev, part LIMIT 1";
-    let after = connection
-        .prepare_cached(first_kept)?
-        .query_row((room, at.0), |row| row.get(0))
-        .optional()?;
-    Ok(after.unwrap_or(u64::MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::value::to_raw_value;
@@ -428,14 +344,18 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{entry::Entry, ids::BatchId, journal::disk::schema};
+    use crate::{
+        entry::Entry,
+        ids::{BatchId, Millis},
+        journal::disk::schema,
+    };
 
     fn state(folder: &TempDir) -> State {
         let connection = schema::open(&folder.path().join("test.db"), "test").unwrap();
         State {
             epoch: schema::epoch(&connection).unwrap(),
             connection,
-            keep: Keep::default(),
+            keep: trim::Keep::default(),
             heads: HashMap::new(),
             trims: Vec::new(),
             failed: None,

@@ -1,0 +1,96 @@
+//! Which snapshots and entries of a room are kept, and which may go.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::{
+    entry::Snapshot,
+    ids::{Millis, Revision},
+};
+
+/// How many batches are dropped at a time, so that a large trim holds nobody up.
+pub const PIECE: usize = 1000;
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+/// What of a room's journal is kept, as far as a snapshot holds what is dropped; whichever is met
+/// first.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// Entries a room; `None`: all.
+    pub entries: Option<u32>,
+    /// By the time of the entries; `None`: for ever.
+    pub days: Option<u32>,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self {
+            entries: Some(1_000_000),
+            days: Some(90),
+        }
+    }
+}
+
+/// Drops snapshots that are too close to others, and says up to which revision entries may go.
+///
+/// What is kept begins with a snapshot, goes on with the entries after it, and ends with the newest
+/// snapshot; those between lie a tenth of [`Keep::entries`] apart, so that trimming goes by tenths.
+pub fn thin_out(
+    connection: &Connection,
+    room: i64,
+    newest: &Snapshot,
+    keep: Keep,
+) -> rusqlite::Result<Option<Revision>> {
+    let newest_rev = newest.position.rev.0;
+    let by_count = keep
+        .entries
+        .map(|entries| newest_rev.saturating_sub(entries.into()));
+    let by_time = keep.days.map(|days| {
+        let oldest = newest.at.0.saturating_sub(u64::from(days) * DAY_MS);
+        last_before(connection, room, Millis(oldest))
+    });
+    let cutoff = by_count.max(by_time.transpose()?).unwrap_or(0);
+    let apart = keep
+        .entries
+        .map_or(100_000, |entries| u64::from(entries / 10).max(1));
+    let revs: Vec<u64> = connection
+        .prepare_cached("SELECT rev FROM snapshots WHERE room = ?1 ORDER BY rev")?
+        .query_map([room], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let first = revs.iter().copied().filter(|rev| *rev <= cutoff).max();
+    let mut delete =
+        connection.prepare_cached("DELETE FROM snapshots WHERE room = ?1 AND rev = ?2")?;
+    let mut kept: Option<u64> = None;
+    for rev in revs {
+        let before_first = first.is_some_and(|first| rev < first);
+        let close = kept.is_some_and(|kept| rev - kept < apart) && rev != newest_rev;
+        if before_first || close {
+            delete.execute((room, rev))?;
+        } else {
+            kept = Some(rev);
+        }
+    }
+    Ok(first.map(Revision))
+}
+
+/// The revision after which the first entry not older than a time begins. Looks at no more batches
+/// than are too old.
+fn last_before(connection: &Connection, room: i64, at: Millis) -> rusqlite::Result<u64> {
+    let first_kept = "SELECT after_rev FROM batches WHERE room = ?1 AND at >= ?2
+        ORDER BY rev, part LIMIT 1";
+    let after = connection
+        .prepare_cached(first_kept)?
+        .query_row((room, at.0), |row| row.get(0))
+        .optional()?;
+    Ok(after.unwrap_or(u64::MAX))
+}
+
+/// Drops the oldest batches up to a revision, [`PIECE`] of them at most, and says how many.
+pub fn drop_oldest(connection: &Connection, room: i64, up_to: Revision) -> rusqlite::Result<usize> {
+    let delete = "DELETE FROM batches WHERE room = ?1 AND (rev, part) IN (
+        SELECT rev, part FROM batches WHERE room = ?1 AND rev <= ?2
+        ORDER BY rev, part LIMIT ?3)";
+    connection
+        .prepare_cached(delete)?
+        .execute((room, up_to.0, PIECE))
+}
