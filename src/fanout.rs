@@ -185,8 +185,10 @@ impl Worker {
     }
 
     fn enter(&self, owner: OwnerId, entered: Entered) {
-        // A session that left meanwhile is not missed.
-        if let Some(link) = self.sessions.borrow().get(&entered.session) {
+        // One that left meanwhile stays out: nothing may follow its close frame.
+        if let Some(link) = self.sessions.borrow().get(&entered.session)
+            && !link.has_left()
+        {
             let mut rooms = self.rooms.borrow_mut();
             let room = rooms
                 .entry(owner)

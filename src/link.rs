@@ -32,6 +32,7 @@ pub struct Link {
     listening: Cell<bool>,
     news: Cell<Option<News>>,
     wake_at: Cell<Option<Instant>>,
+    left: Cell<bool>,
     ended: Cell<bool>,
     reader: RefCell<Option<Waker>>,
     writer: RefCell<Option<Waker>>,
@@ -62,6 +63,7 @@ impl Link {
             listening: Cell::new(true),
             news: Cell::default(),
             wake_at: Cell::default(),
+            left: Cell::new(false),
             ended: Cell::new(false),
             reader: RefCell::default(),
             writer: RefCell::default(),
@@ -134,6 +136,11 @@ impl Link {
         self.wake_writer();
     }
 
+    /// Whether it left its room, perhaps before it was let in: nothing more of a room is for it.
+    pub fn has_left(&self) -> bool {
+        self.left.get()
+    }
+
     pub fn underway(&self) -> Underway {
         self.underway.get()
     }
@@ -166,6 +173,7 @@ impl Link {
         self.news.take()
     }
 
+    /// Tells the session, whose task is woken.
     pub fn tell(&self, news: News) {
         self.news.set(self.news.get().max(Some(news)));
         self.wake_reader();
@@ -248,6 +256,7 @@ impl LocalRoom {
 
     /// Takes a session out of the room that it is in, and gives that room.
     pub fn leave(link: &Link) -> Option<Rc<Self>> {
+        link.left.set(true);
         let room = link.room.take()?;
         let mut recent = room.recent.borrow_mut();
         link.outbox.borrow_mut().leave(&mut recent);
