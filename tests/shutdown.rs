@@ -5,11 +5,12 @@ mod support;
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    thread,
     time::{Duration, Instant},
 };
 
 use support::{
-    Event, PLUS, Server,
+    Client, Event, PLUS, Server,
     raw::{Raw, TEXT, frame},
 };
 
@@ -96,9 +97,8 @@ fn actions_sent_right_before_the_stop_are_told_to_all_in_order_without_gaps() {
             client.expect_state(round * 20);
         }
         server.signal("TERM");
-        let mut ends = Vec::new();
-        for (client, seen) in [(&mut client, round * 20), (&mut witness, 0)] {
-            let mut last = seen;
+        // Side by side: who answers a close too late finds the connection gone.
+        let read_to_the_end = |client: &mut Client, mut last: i64| {
             loop {
                 match client.next() {
                     Event::State(value) => {
@@ -108,13 +108,19 @@ fn actions_sent_right_before_the_stop_are_told_to_all_in_order_without_gaps() {
                     Event::Users(_) => {}
                     Event::Closed(code) => {
                         assert_eq!(code, Some(1012));
-                        break;
+                        return last;
                     }
                     other => panic!("{other:?}"),
                 }
             }
-            ends.push(last);
-        }
+        };
+        let ends = thread::scope(|scope| {
+            let witness = scope.spawn(|| read_to_the_end(&mut witness, 0));
+            [
+                read_to_the_end(&mut client, round * 20),
+                witness.join().unwrap(),
+            ]
+        });
         assert!(ends[0] <= 500);
         assert_eq!(ends[0], ends[1], "what was finished is told to everybody");
         drop((client, witness));

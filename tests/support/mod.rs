@@ -275,7 +275,10 @@ impl Client {
                 Err(Error::Io(err)) if err.kind() == std::io::ErrorKind::WouldBlock => {
                     panic!("nothing more was told");
                 }
-                Err(_) => return Err(None),
+                Err(err) => {
+                    eprintln!("the connection ended without a close frame: {err}");
+                    return Err(None);
+                }
             }
         }
     }
