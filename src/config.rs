@@ -90,7 +90,7 @@ pub struct Serve {
 
     /// Worker threads that carry connections; 0: as many as there are processors
     #[arg(long, value_name = "N", default_value_t = 0, env = "TALLYROOM_WORKERS")]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(allow_negative_numbers = true, value_parser = worker_count)]
     pub workers: u16,
 
     #[command(flatten)]
@@ -191,6 +191,11 @@ impl LimitFlags {
             room_idle: self.room_idle.0,
         }
     }
+}
+
+fn worker_count(text: &str) -> Result<u16, &'static str> {
+    let allowed = "allowed is a whole number up to 65535; 0: one for each processor";
+    text.parse().map_err(|_| allowed)
 }
 
 fn page_folder(text: &str) -> Result<PathBuf, &'static str> {
@@ -403,6 +408,8 @@ mod tests {
             ("--heartbeat", "soon", "200ms, 30s or 12h"),
             ("--backlog-bytes", "-1", "64KiB"),
             ("--max-rooms", "many", "whole number"),
+            ("--workers", "x", "whole number"),
+            ("--allow-host", "*", "example.org"),
         ] {
             let said = parse(&[flag, value]).unwrap_err().to_string();
             for part in [flag, value, allowed] {

@@ -29,8 +29,8 @@ fn main() -> ExitCode {
 }
 
 fn default_log() -> String {
-    // What actix says of its own start and stop is said by us.
-    std::env::var("RUST_LOG").unwrap_or_else(|_| "info,actix_server=warn".to_owned())
+    // What actix says of its own start and stop is said by us; what clients do wrong is no error.
+    std::env::var("RUST_LOG").unwrap_or_else(|_| "info,actix_server=warn,actix_http=off".to_owned())
 }
 
 async fn run(serve: Serve) -> io::Result<()> {
@@ -45,7 +45,11 @@ async fn run(serve: Serve) -> io::Result<()> {
     };
     let mut listeners = Vec::new();
     let mut urls = Vec::new();
-    for listen in &serve.listen {
+    for (nth, listen) in serve.listen.iter().enumerate() {
+        let said_before = serve.listen[..nth].contains(listen);
+        if said_before && listen.port != 0 {
+            continue;
+        }
         let bound = listen::bind(listen)?;
         urls.extend(listen::urls(listen, &bound));
         listeners.extend(bound);

@@ -379,7 +379,10 @@ impl<M: Model> Room<M> {
             });
         }
         if told.died {
-            log::error!("room {}: a worker thread died with its sessions", self.name);
+            log::warn!(
+                "room {}: a worker ended, and its sessions with it",
+                self.name
+            );
             self.presence_changed(ctx);
         }
     }

@@ -130,7 +130,7 @@ function press(event) {
     // A held Enter would click again and again.
     if (key === "Enter" && repeat) event.preventDefault();
   }
-  const button = { "+": plus, ArrowUp: plus, "-": minus, "\u2212": minus, ArrowDown: minus }[key];
+  const button = { "+": plus, "-": minus, "\u2212": minus }[key];
   if (!button) return;
   event.preventDefault();
   if (repeat || button.disabled) return;

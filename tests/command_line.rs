@@ -77,7 +77,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("--allow-origin", "example.org", "https://example.org"),
     ("--allow-host", "a b", "example.org"),
     ("--workers", "-1", "65535"),
-    ("--workers", "many", "invalid digit"),
+    ("--workers", "many", "65535"),
     ("--max-message-bytes", "64 kilos", "64KiB"),
     ("--max-state-bytes", "-1", "64KiB"),
     ("--max-connections", "1.5", "whole number"),

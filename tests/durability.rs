@@ -5,7 +5,7 @@ mod support;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, thread};
 
 use rusqlite::Connection;
-use support::{Event, MINUS, PLUS, Server, command};
+use support::{Event, PLUS, Server, await_that, command};
 use tallyroom::journal::disk::{DiskJournal, FILE, Keep, OpenError};
 use tempfile::TempDir;
 
@@ -142,9 +142,7 @@ fn a_long_journal_is_gone_on_from_its_snapshot_and_old_entries_are_dropped() {
         "entries {snapshot} to {first} are missing"
     );
     drop(database);
-    let mut client = Server::start(&flags).client();
-    assert_eq!(client.first(), 60_000);
-    client.send(MINUS);
+    assert_eq!(Server::start(&flags).client().first(), 60_000);
 }
 
 #[test]
@@ -290,4 +288,21 @@ fn without_a_flag_rooms_are_on_disk() {
     server.await_exit();
     assert!(folder.path().join("data").join(FILE).is_file());
     assert_eq!(run().client().first(), 1);
+}
+
+/// It was written to unseen, and gone with the process.
+#[test]
+fn what_is_removed_while_it_is_open_is_no_longer_promised() {
+    let folder = TempDir::new().unwrap();
+    let server = start(folder.path());
+    let mut client = server.client();
+    client.plus();
+    client.expect_state(1);
+    fs::remove_file(folder.path().join(FILE)).unwrap();
+    client.plus();
+    client.expect_error("unavailable");
+    assert_eq!(server.client().first(), 1, "the state is still served");
+    await_that("it is logged", || {
+        server.log().contains("was removed or replaced")
+    });
 }

@@ -453,3 +453,28 @@ fn handshakes_that_are_wrong_are_answered_and_not_left_hanging() {
     assert_eq!(client.next_state(), 1);
     await_that("the others are gone", || server.client().first() == 1);
 }
+
+/// A list of protocols with ours in it was answered as a switch, whose frames came in chunks of HTTP.
+#[test]
+fn an_upgrade_to_something_else_too_is_passed_over() {
+    let server = Server::start(&[]);
+    let mut bystander = server.client();
+    for upgrade in [
+        "websocket, h2c",
+        "h2c, websocket",
+        "websocketx",
+        "websocket/13",
+    ] {
+        let upgrade = format!("Upgrade: {upgrade}");
+        let headers = [
+            "Connection: Upgrade",
+            &upgrade,
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        ];
+        let answer = request(server.port(), "GET", "/", &headers);
+        assert_eq!(answer.status, 200, "{upgrade}");
+    }
+    bystander.plus();
+    assert_eq!(bystander.next(), Event::State(1), "nobody came or went");
+}

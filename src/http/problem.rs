@@ -48,6 +48,7 @@ pub fn of_denial(denial: &Denial) -> HttpResponse {
         }
         StatusCode::UPGRADE_REQUIRED => {
             // RFC 6455, section 4.4
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(
                 header::SEC_WEBSOCKET_VERSION,
                 HeaderValue::from_static("13"),

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use self::{
     reader::{ENDED, Readers},
-    writer::{Append, Command, Writer},
+    writer::{Append, Command, OpenFile, Writer},
 };
 pub use self::{schema::OpenError, trim::Keep};
 use super::{AppendError, Durability, Journal, Opened, ReadError, StoreFuture};
@@ -63,10 +63,14 @@ impl DiskJournal {
             err,
         };
         let epoch = schema::epoch(&connection).map_err(database)?;
+        let open_file = OpenFile::at(&file).map_err(|err| OpenError::Folder {
+            folder: folder.to_owned(),
+            err,
+        })?;
         let readers = Readers::start(&file).map_err(database)?;
         Ok(Self {
             epoch,
-            writer: Writer::start(connection, epoch, keep),
+            writer: Writer::start(connection, open_file, epoch, keep),
             readers,
             _lock: lock,
         })

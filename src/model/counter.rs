@@ -64,7 +64,7 @@ impl Model for Counter {
         match fields.text("action")? {
             "plus" => Ok(CounterAction::Plus { by: by()? }),
             "minus" => Ok(CounterAction::Minus { by: by()? }),
-            "set" => match fields.integer("value", any)? {
+            "set" => match fields.integer("value", any).map_err(|_| not_a_value())? {
                 Some(value) => Ok(CounterAction::Set { value }),
                 None => Err(Rejection::missing_field("value")),
             },
@@ -117,6 +117,11 @@ impl CounterState {
             "the value would be {value}, outside {low} to {high}; nothing was changed"
         )))
     }
+}
+
+fn not_a_value() -> Rejection {
+    let allowed = format!("a whole number from {} to {MAX_VALUE}", -MAX_VALUE);
+    Rejection::bad_field("value", &allowed)
 }
 
 fn one() -> i64 {
@@ -233,7 +238,11 @@ mod tests {
             (r#"{"action":"plus","by":0}"#, "bad_field", "1 to 1000000"),
             (r#"{"action":"plus","by":1000001}"#, "bad_field", "\"by\""),
             (r#"{"action":"set"}"#, "missing_field", "\"value\""),
-            (r#"{"action":"set","value":null}"#, "bad_field", "\"value\""),
+            (
+                r#"{"action":"set","value":null}"#,
+                "bad_field",
+                "-9007199254740991 to",
+            ),
             (r#"{"action":"limits"}"#, "missing_field", "\"min\""),
             (r#"{"action":"limits","min":"0"}"#, "bad_field", "or null"),
         ] {

@@ -81,7 +81,9 @@ impl Admission {
         }
         let host = only_value(request.headers, header::HOST)?
             .and_then(Host::parse)
-            .ok_or_else(|| Denial::wrong_host("the request needs one Host header"))?;
+            .ok_or_else(|| {
+                Denial::wrong_host("the request needs a Host header that names a host")
+            })?;
         let allowed = |allowed: &AllowedHost| allowed.matches(&host);
         if host.is_loopback() || self.allow_hosts.iter().any(allowed) {
             return Ok(());
@@ -242,6 +244,7 @@ impl FromStr for AllowedHost {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Host::parse(text)
+            .filter(|host| !host.name.contains('*'))
             .map(Self)
             .ok_or("allowed is a host such as example.org or example.org:8080")
     }

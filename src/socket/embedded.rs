@@ -26,11 +26,13 @@ use super::{
 };
 use crate::{link::Link, model::Model, session::Session};
 
-/// Whether a request asks for a WebSocket.
+/// Whether a request asks for a WebSocket, and for nothing else: what stands in a list with others
+/// may be passed over (RFC 9110, section 7.8), and actix would answer it as an ordinary request.
 pub fn is_handshake(request: &HttpRequest) -> bool {
-    let upgrade = request.headers().get(header::UPGRADE);
-    let upgrade = upgrade.and_then(|value| value.to_str().ok()).unwrap_or("");
-    upgrade.to_ascii_lowercase().contains("websocket")
+    let mut upgrades = request.headers().get_all(header::UPGRADE);
+    let first = upgrades.next().map(|value| value.as_bytes().trim_ascii());
+    let websocket = first.is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
+    websocket && upgrades.next().is_none()
 }
 
 /// What the admission check looks at in a request.

@@ -71,10 +71,8 @@ describe("several windows", () => {
     const presses = [
       ["+", "1"],
       ["NumpadAdd", "2"],
-      ["ArrowUp", "3"],
-      ["-", "2"],
-      ["NumpadSubtract", "1"],
-      ["ArrowDown", "0"],
+      ["-", "1"],
+      ["NumpadSubtract", "0"],
     ];
     for (const [key, expected] of presses) {
       await page.keyboard.down(key);
@@ -84,8 +82,9 @@ describe("several windows", () => {
     }
     await page.evaluate(() => dispatchEvent(new KeyboardEvent("keydown", { key: "\u2212" })));
     await shows(page, ".value", "-1");
-    for (const chord of ["Control+ArrowUp", "Alt+ArrowUp", "Meta+ArrowUp"]) await page.keyboard.press(chord);
-    await page.keyboard.press("ArrowUp");
+    // The arrows scroll; with a modifier + and - are the browser's.
+    for (const other of ["ArrowUp", "ArrowDown", "Control+Minus", "Alt+Minus", "Meta+Minus"]) await page.keyboard.press(other);
+    await page.keyboard.press("+");
     await shows(page, ".value", "0");
   });
 
@@ -106,7 +105,6 @@ describe("several windows", () => {
     const { page } = await openPage(browser, newRoom());
     await page.focus("#room");
     await page.keyboard.type("+-+");
-    await page.keyboard.press("ArrowUp");
     assert.equal(await page.inputValue("#room"), "+-+");
     await page.locator("#room").blur();
     await page.keyboard.press("-");
@@ -194,7 +192,7 @@ describe("a server that goes away", () => {
       assert.equal(await page.isDisabled(".plus"), true);
       assert.equal(await page.isDisabled(".minus"), true);
       assert.equal(await page.isVisible(".users"), false, "nobody knows who is online");
-      await page.keyboard.press("ArrowUp");
+      await page.keyboard.press("+");
     }
 
     server = await startServer({ port: server.port });

@@ -2,6 +2,9 @@
 
 use std::{
     collections::HashMap,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
 };
@@ -50,7 +53,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn start(connection: Connection, epoch: Epoch, keep: trim::Keep) -> Self {
+    pub fn start(connection: Connection, file: OpenFile, epoch: Epoch, keep: trim::Keep) -> Self {
         let (commands, waiting) = mpsc::channel();
         let mut state = State {
             connection,
@@ -59,6 +62,8 @@ impl Writer {
             heads: HashMap::new(),
             trims: Vec::new(),
             failed: None,
+            full: false,
+            file,
         };
         Self {
             commands: Some(commands),
@@ -92,6 +97,33 @@ struct State {
     trims: Vec<Trim>,
     /// Set for good once an fsync failed: what the kernel still holds is not known any more.
     failed: Option<String>,
+    /// Set while there is no space, so that it is logged once.
+    full: bool,
+    file: OpenFile,
+}
+
+/// Which file was opened, so that one that was removed or replaced is not written to unseen.
+pub struct OpenFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl OpenFile {
+    /// Takes note of the file that is at `path` now.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+
+    fn is_there(&self) -> bool {
+        let now = fs::metadata(&self.path);
+        now.is_ok_and(|now| (now.dev(), now.ino()) == (self.device, self.inode))
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -155,12 +187,20 @@ impl State {
         if appends.is_empty() {
             return;
         }
+        if self.failed.is_none() && !self.file.is_there() {
+            let path = self.file.path.display();
+            let reason = format!("{path} was removed or replaced while it was open");
+            self.fail(reason);
+        }
         let outcomes = match &self.failed {
             Some(reason) => Err(AppendError::Failed(reason.clone())),
             None => self.append_all(&appends).map_err(|err| self.failure(&err)),
         };
         match outcomes {
             Ok(outcomes) => {
+                if std::mem::take(&mut self.full) {
+                    log::info!("the store has space again");
+                }
                 for (append, outcome) in appends.into_iter().zip(outcomes) {
                     // An owner that is gone hears nothing; its batch is in all the same.
                     let _ = append.reply.send(outcome);
@@ -213,13 +253,22 @@ impl State {
         match code.extended_code {
             ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => {
                 let reason = format!("the disk did not confirm what was written: {err}");
-                log::error!("{reason}; nothing more is committed until the server starts again");
-                self.failed = Some(reason.clone());
+                self.fail(reason.clone());
                 AppendError::Failed(reason)
             }
-            _ if code.code == ErrorCode::DiskFull => AppendError::Full,
+            _ if code.code == ErrorCode::DiskFull => {
+                if !std::mem::replace(&mut self.full, true) {
+                    log::error!("the store has no space left; actions are refused until it has");
+                }
+                AppendError::Full
+            }
             _ => AppendError::Unavailable(err.to_string()),
         }
+    }
+
+    fn fail(&mut self, reason: String) {
+        log::error!("{reason}; nothing more is committed until the server starts again");
+        self.failed = Some(reason);
     }
 
     fn save(&mut self, room: &RoomName, snapshot: &Snapshot) -> Result<(), ReadError> {
@@ -351,7 +400,8 @@ mod tests {
     };
 
     fn state(folder: &TempDir) -> State {
-        let connection = schema::open(&folder.path().join("test.db"), "test").unwrap();
+        let file = folder.path().join("test.db");
+        let connection = schema::open(&file, "test").unwrap();
         State {
             epoch: schema::epoch(&connection).unwrap(),
             connection,
@@ -359,6 +409,8 @@ mod tests {
             heads: HashMap::new(),
             trims: Vec::new(),
             failed: None,
+            full: false,
+            file: OpenFile::at(&file).unwrap(),
         }
     }
 
