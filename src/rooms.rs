@@ -101,11 +101,6 @@ struct Return {
     owner: OwnerId,
 }
 
-/// How many rooms are in memory.
-#[derive(Message)]
-#[rtype(result = "usize")]
-pub struct CountRooms;
-
 impl<M: Model> Rooms<M> {
     pub fn new(journal: Arc<dyn Journal>, limits: Arc<Limits>) -> Self {
         Self {
@@ -251,13 +246,5 @@ impl<M: Model> Handler<Settle> for Rooms<M> {
             // A room that died has nothing underway.
             settled.await;
         })
-    }
-}
-
-impl<M: Model> Handler<CountRooms> for Rooms<M> {
-    type Result = usize;
-
-    fn handle(&mut self, _: CountRooms, _: &mut Self::Context) -> usize {
-        self.slots.len()
     }
 }

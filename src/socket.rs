@@ -63,11 +63,6 @@ impl<M: Model> Sockets<M> {
         self.fanouts.close();
     }
 
-    /// How many sockets are open.
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-
     /// The check that every transport makes before it answers a handshake.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ use super::{
 use crate::{link::Link, model::Model, session::Session};
 
 /// Whether a request asks for a WebSocket, and for nothing else: what stands in a list with others
-/// may be passed over (RFC 9110, section 7.8), and actix would answer it as an ordinary request.
+/// may be passed over (RFC 9110, section 7.8), and actix would send our frames in chunks of HTTP.
 pub fn is_handshake(request: &HttpRequest) -> bool {
     let mut upgrades = request.headers().get_all(header::UPGRADE);
     let first = upgrades.next().map(|value| value.as_bytes().trim_ascii());

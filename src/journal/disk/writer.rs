@@ -268,10 +268,22 @@ impl State {
 
     fn fail(&mut self, reason: String) {
         log::error!("{reason}; nothing more is committed until the server starts again");
+        self.trims.clear();
         self.failed = Some(reason);
     }
 
     fn save(&mut self, room: &RoomName, snapshot: &Snapshot) -> Result<(), ReadError> {
+        if let Some(reason) = &self.failed {
+            return Err(ReadError::Unavailable(reason.clone()));
+        }
+        self.save_now(room, snapshot).map_err(|err| {
+            // Its fsync counts as much as a batch's.
+            self.failure(&err);
+            ReadError::from(err)
+        })
+    }
+
+    fn save_now(&mut self, room: &RoomName, snapshot: &Snapshot) -> rusqlite::Result<()> {
         let Some((room, epoch)) = reader::find(&self.connection, room)? else {
             return Ok(());
         };
@@ -286,7 +298,7 @@ impl State {
             return Ok(());
         }
         let json = serde_json::to_string(snapshot)
-            .map_err(|err| ReadError::Unavailable(err.to_string()))?;
+            .map_err(|err| rusqlite::Error::ToSqlConversionFailure(Box::new(err)))?;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -315,6 +327,7 @@ impl State {
             Err(err) => {
                 log::warn!("old entries were not dropped: {err}; they are next time");
                 self.trims.pop();
+                self.failure(&err);
             }
         }
     }
@@ -473,6 +486,15 @@ mod tests {
         assert!(matches!(failed, AppendError::Failed(_)));
         let refused = append(&mut state, end, 10).unwrap_err();
         assert!(matches!(refused, AppendError::Failed(_)), "{refused}");
+        let snapshot = Snapshot {
+            position: end,
+            at: Millis(1),
+            model: "test".to_owned(),
+            version: 1,
+            state: to_raw_value(&1).unwrap(),
+        };
+        let refused = state.save(&RoomName::main(), &snapshot).unwrap_err();
+        assert!(matches!(refused, ReadError::Unavailable(_)), "{refused}");
     }
 
     #[test]
