@@ -113,6 +113,12 @@ pub struct LimitFlags {
     #[arg(allow_negative_numbers = true, default_value_t = Size(Limits::default().max_state_bytes))]
     pub max_state_bytes: Size,
 
+    /// Clients of a room whose numbers are remembered, each for an hour at least; past it a new one
+    /// is asked to wait
+    #[arg(long, value_name = "N", env = "TALLYROOM_MAX_CLIENTS_PER_ROOM")]
+    #[arg(allow_negative_numbers = true, default_value_t = Count(Limits::default().max_clients_per_room.map(|max| max as u32)))]
+    pub max_clients_per_room: Count,
+
     /// Open sockets in all; past it a handshake gets 503. By default what the limit of open files
     /// allows, less 128
     #[arg(long, value_name = "N", env = "TALLYROOM_MAX_CONNECTIONS")]
@@ -181,6 +187,7 @@ impl LimitFlags {
         Limits {
             max_message_bytes: self.max_message_bytes.0,
             max_state_bytes: self.max_state_bytes.0,
+            max_clients_per_room: count(self.max_clients_per_room),
             max_connections: self.max_connections.map_or(max_connections, count),
             handshake_timeout: self.handshake_timeout.0,
             session_rate: self.session_rate.0,

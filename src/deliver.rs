@@ -5,7 +5,7 @@ use actix_web::web::Bytes;
 
 use crate::{
     ids::{OwnerId, SessionId},
-    outbox::{StateFrames, UsersFrame},
+    outbox::{States, Takes, UsersFrame},
 };
 
 /// What a room tells the sessions of one worker.
@@ -13,17 +13,22 @@ use crate::{
 #[rtype(result = "()")]
 pub struct Deliver {
     pub owner: OwnerId,
+    /// Sessions whose clients have a newer one: they close.
+    pub replaced: Vec<SessionId>,
     /// Sessions that are let in; what follows is for them too.
     pub entered: Vec<Entered>,
     pub answers: Vec<Answer>,
     pub users: Option<UsersFrame>,
-    pub states: Option<StateFrames>,
+    pub states: Option<States>,
 }
 
 /// What a newcomer is told first.
 #[derive(Debug)]
 pub struct Entered {
     pub session: SessionId,
+    pub takes: Takes,
+    /// What comes before everything else; may be empty.
+    pub welcome: Bytes,
     pub users: UsersFrame,
     pub state: Bytes,
 }
@@ -56,6 +61,7 @@ impl Deliver {
     pub fn new(owner: OwnerId) -> Self {
         Self {
             owner,
+            replaced: Vec::new(),
             entered: Vec::new(),
             answers: Vec::new(),
             users: None,
@@ -70,6 +76,7 @@ impl Deliver {
         if !later.entered.is_empty() {
             return Some(later);
         }
+        self.replaced.extend(later.replaced);
         for answer in later.answers {
             self.answer(answer);
         }

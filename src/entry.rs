@@ -1,20 +1,33 @@
-//! What a journal keeps: entries, in batches, each of which names the one before it.
+//! What a journal keeps: entries and refusals, in batches, each of which names the one before it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::ids::{BatchId, ClientId, Epoch, Millis, Revision};
+use crate::{
+    ids::{BatchId, ClientId, Epoch, Millis, Revision},
+    rejection::Rejection,
+};
 
 /// An accepted action.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Entry {
     pub rev: Revision,
-    /// Never earlier than that of the entry before.
-    pub at: Millis,
     /// `None` where the client did not say who it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<ClientId>,
+    /// The client's number of the action; there is one where there is a client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n: Option<u64>,
     /// The model's action as JSON.
     pub action: Box<RawValue>,
+}
+
+/// The final no to a numbered action: it changes nothing, takes no revision and settles its number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub client: ClientId,
+    #[serde(flatten)]
+    pub refused: Refused,
 }
 
 /// What one commit appends: all of it or nothing.
@@ -23,19 +36,38 @@ pub struct Batch {
     pub id: BatchId,
     /// Where the journal ended when this was judged.
     pub after: Position,
+    /// When it was judged; never earlier than the batch before.
+    pub at: Millis,
+    /// [`Model::VERSION`](crate::model::Model::VERSION) of the actions in it.
+    pub version: u32,
     /// Revisions go on from `after.rev` without gaps.
     pub entries: Vec<Entry>,
+    pub refusals: Vec<Refusal>,
 }
 
 impl Batch {
     /// Where a journal ends whose last batch this is.
     pub fn end(&self) -> Position {
-        let rev = self.entries.last().map_or(self.after.rev, |last| last.rev);
+        let (rev, part) = match self.entries.last() {
+            Some(last) => (last.rev, 0),
+            None => (self.after.rev, self.after.part + 1),
+        };
         Position {
             epoch: self.after.epoch,
             rev,
+            part,
             batch: Some(self.id),
         }
+    }
+
+    /// How many actions it settles: what replaying it costs.
+    pub fn weight(&self) -> u64 {
+        (self.entries.len() + self.refusals.len()) as u64
+    }
+
+    /// Whether there is nothing to append.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.refusals.is_empty()
     }
 }
 
@@ -44,6 +76,9 @@ impl Batch {
 pub struct Position {
     pub epoch: Epoch,
     pub rev: Revision,
+    /// How many batches with refusals alone came since that revision.
+    #[serde(default)]
+    pub part: u64,
     /// The last batch; `None` before the first.
     pub batch: Option<BatchId>,
 }
@@ -54,8 +89,14 @@ impl Position {
         Self {
             epoch,
             rev: Revision(0),
+            part: 0,
             batch: None,
         }
+    }
+
+    /// What orders the batches of an epoch.
+    pub fn order(&self) -> (Revision, u64) {
+        (self.rev, self.part)
     }
 }
 
@@ -63,11 +104,53 @@ impl Position {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Snapshot {
     pub position: Position,
-    /// The time of the last entry in it.
+    /// The time of the last batch in it.
     pub at: Millis,
     /// [`Model::NAME`](crate::model::Model::NAME) and `VERSION` of what wrote it.
     pub model: String,
     pub version: u32,
     /// The model's state as JSON.
     pub state: Box<RawValue>,
+    /// Whose numbers are settled up to where, the longest settled first.
+    #[serde(default)]
+    pub settled: Vec<Remembered>,
+}
+
+/// What a room remembers of one client, so that nothing of it is applied twice.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Remembered {
+    pub client: ClientId,
+    /// The last of its numbers that is settled.
+    pub n: u64,
+    /// When that was.
+    pub at: Millis,
+    /// The refusals among its last numbers, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Refused>,
+    /// What `n` made, where it was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Made>,
+}
+
+/// A number that was refused, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    pub n: u64,
+    pub code: String,
+    pub message: String,
+}
+
+impl Refused {
+    pub fn to_rejection(&self) -> Rejection {
+        Rejection::new(self.code.clone(), self.message.clone())
+    }
+}
+
+/// What an accepted action made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    pub rev: Revision,
+    /// The value at that revision, as JSON text; `None` where it is too long to be remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Box<str>>,
 }

@@ -169,6 +169,11 @@ impl Worker {
     }
 
     fn deliver(&self, news: Deliver) {
+        for replaced in news.replaced {
+            if let Some(link) = self.sessions.borrow().get(&replaced) {
+                link.tell(News::Replaced);
+            }
+        }
         for entered in news.entered {
             self.enter(news.owner, entered);
         }

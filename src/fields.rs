@@ -43,6 +43,13 @@ impl<'a> Fields<'a> {
             .find_map(|(key, value)| (key == name).then_some(value))
     }
 
+    /// Takes a field out, so that what reads the rest does not see it.
+    pub fn take(&mut self, name: &str) -> Option<Value> {
+        let value = self.get(name).cloned();
+        self.0.retain(|(key, _)| key != name);
+        value
+    }
+
     /// The text of a field that must be there.
     ///
     /// # Errors

@@ -40,6 +40,11 @@ pub fn pong(payload: &[u8]) -> Bytes {
     wire.freeze()
 }
 
+/// Whether the frames begin with one that is no message: a ping, a pong, a close (RFC 6455, 5.5).
+pub fn is_control(frames: &[u8]) -> bool {
+    frames.first().is_some_and(|first| first & 0x08 != 0)
+}
+
 /// A close frame; without a code it answers one that had none.
 pub fn close(code: Option<CloseCode>) -> Bytes {
     let mut wire = BytesMut::new();

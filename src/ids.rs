@@ -52,8 +52,22 @@ impl fmt::Display for RoomName {
 pub struct InvalidRoomName;
 
 /// Who acts, across reconnects. A secret of that client: it stays out of logs and URLs.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ClientId(pub Uuid);
+
+impl ClientId {
+    /// The client that a key of HTTP stands for, used once: its only number is 1.
+    pub fn of_key(key: &str) -> Self {
+        /// The namespace of the keys' UUIDs (RFC 9562, section 5.5).
+        const KEYS: Uuid = Uuid::from_u128(0x6d0f_6e7e_5f1c_4b0c_9c54_8a3d_1f7b_2e90);
+        Self(Uuid::new_v5(&KEYS, key.as_bytes()))
+    }
+
+    /// Whether it is remembered as a key is.
+    pub fn is_key(self) -> bool {
+        self.0.get_version_num() == 5
+    }
+}
 
 impl fmt::Debug for ClientId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,6 +103,9 @@ impl Revision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub Uuid);
 
+/// The largest number that a client may give an action: 2^53 − 1, which every JSON client holds.
+pub const MAX_NUMBER: u64 = (1 << 53) - 1;
+
 /// Names a batch, so that one whose outcome is unknown is recognised when it is found again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BatchId(pub Uuid);
@@ -111,6 +128,14 @@ mod tests {
         for bad in ["", "a b", "é", "a/b", "..", "a\0", &"x".repeat(65)] {
             assert_eq!(bad.parse::<RoomName>(), Err(InvalidRoomName), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_key_stands_for_one_client() {
+        let client = ClientId::of_key("order 7");
+        assert_eq!(client, ClientId::of_key("order 7"));
+        assert_ne!(client, ClientId::of_key("order 8"));
+        assert!(client.is_key() && !ClientId(Uuid::from_u128(7)).is_key());
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub mod memory;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
+use uuid::Uuid;
+
 use crate::{
     entry::{Batch, Position, Snapshot},
     ids::{Revision, RoomName},
@@ -24,6 +26,9 @@ pub type StoreFuture<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Sen
 pub trait Journal: Send + Sync + 'static {
     /// How much an acknowledged batch survives.
     fn durability(&self) -> Durability;
+
+    /// The store's id, which only it knows and keeps for as long as it lives.
+    fn id(&self) -> Uuid;
 
     /// Appends a batch to a room's journal if the journal still ends at `batch.after`, and returns
     /// where it ends now.
@@ -56,18 +61,30 @@ pub trait Journal: Send + Sync + 'static {
     /// [`ReadError`]; try again later.
     fn open<'a>(&'a self, room: &'a RoomName) -> StoreFuture<'a, Opened, ReadError>;
 
-    /// Reads batches after the revision `after`, oldest first.
+    /// The newest snapshot that is kept at or before a revision.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; try again later.
+    fn snapshot_at<'a>(
+        &'a self,
+        room: &'a RoomName,
+        until: Revision,
+    ) -> StoreFuture<'a, Option<Snapshot>, ReadError>;
+
+    /// Reads batches after a position that the journal passed, oldest first.
     ///
     /// Gives whole batches, at least one where there is one, and stops at some point past
     /// `max_entries`, so that a long journal is read in pieces. Empty at the journal's end.
     ///
     /// # Errors
     ///
-    /// [`ReadError::Gone`] where entries after `after` were dropped: go on from a snapshot.
+    /// [`ReadError::Gone`] where entries after `after` were dropped, or its epoch is over: go on
+    /// from a snapshot.
     fn replay<'a>(
         &'a self,
         room: &'a RoomName,
-        after: Revision,
+        after: Position,
         max_entries: usize,
     ) -> StoreFuture<'a, Vec<Arc<Batch>>, ReadError>;
 
@@ -80,6 +97,30 @@ pub trait Journal: Send + Sync + 'static {
     /// [`ReadError::Unavailable`]; nothing is lost, the journal only stays longer.
     fn save<'a>(&'a self, room: &'a RoomName, snapshot: Snapshot)
     -> StoreFuture<'a, (), ReadError>;
+
+    /// Begins a new epoch of a room with a snapshot at its start, if the journal still ends at
+    /// `after`; what was before is gone. Durable as an append is, and fails as one does.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; a conflict gives what came since, and nothing was changed.
+    fn restart<'a>(
+        &'a self,
+        room: &'a RoomName,
+        after: Position,
+        snapshot: Snapshot,
+    ) -> StoreFuture<'a, Position, AppendError>;
+
+    /// The names of rooms that have a journal, in their order, from behind `after` on; at most so many.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; try again later.
+    fn rooms<'a>(
+        &'a self,
+        after: Option<&'a RoomName>,
+        max: usize,
+    ) -> StoreFuture<'a, Vec<RoomName>, ReadError>;
 }
 
 /// Where a room's journal ends, and what to go on from.

@@ -71,6 +71,7 @@ pub mod link;
 pub mod listen;
 pub mod model;
 pub mod outbox;
+pub mod permissions;
 pub mod presence;
 pub mod protocol;
 pub mod pulse;
@@ -81,6 +82,7 @@ pub mod room;
 pub mod rooms;
 pub mod server;
 pub mod session;
+pub mod settled;
 pub mod socket;
 
 pub use crate::{

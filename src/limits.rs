@@ -20,6 +20,20 @@ pub const MAX_OWN_BYTES: usize = 64 * 1024;
 /// How many actions one batch holds at most.
 pub const MAX_BATCH_ACTIONS: usize = 1024;
 
+/// How many of its numbers a client may have unsettled, and among how many of its last ones a room
+/// remembers what it refused.
+pub const WINDOW: u64 = 1024;
+
+/// How many bytes of a value are remembered with the number that made it.
+pub const MAX_MADE_BYTES: usize = 1024;
+
+/// How long a client is remembered after its last action, by the journal's time.
+pub const REMEMBER: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long it is remembered at least, however many others there are; and a key of HTTP.
+pub const REMEMBER_AT_LEAST: Duration = Duration::from_secs(3600);
+pub const REMEMBER_KEY_AT_LEAST: Duration = Duration::from_secs(24 * 3600);
+
 /// How long a session that may not submit more leaves its socket unread; after that it reads on
 /// and answers each further action with `overloaded`.
 pub const MAX_READ_PAUSE: Duration = Duration::from_secs(5);
@@ -43,6 +57,9 @@ pub struct Limits {
     pub max_message_bytes: Option<usize>,
     /// Bytes of a room's state as JSON; an action that would pass it is refused with `too_large`.
     pub max_state_bytes: Option<usize>,
+    /// Clients of a room whose numbers are remembered, and the refusals of these numbers; past it the
+    /// oldest goes whose time has come, and where there is none, `overloaded`.
+    pub max_clients_per_room: Option<usize>,
     /// Sessions in all; past it a handshake is answered with 503.
     pub max_connections: Option<usize>,
     /// How long a request's head may take; past it the connection is cut.
@@ -67,6 +84,7 @@ impl Default for Limits {
         Self {
             max_message_bytes: Some(64 * 1024),
             max_state_bytes: Some(1024 * 1024),
+            max_clients_per_room: Some(1_000_000),
             max_connections: None,
             handshake_timeout: Some(Duration::from_secs(10)),
             session_rate: Some(10_000),

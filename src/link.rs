@@ -16,9 +16,10 @@ use actix_web::web::Bytes;
 
 use crate::{
     deliver::{Answer, Entered, Underway},
+    framing,
     ids::{OwnerId, SessionId},
     limits::Limits,
-    outbox::{Outbox, Recent, StateFrames, UsersFrame},
+    outbox::{Outbox, Recent, States, UsersFrame},
     pulse::{Alarm, Pulse},
 };
 
@@ -29,6 +30,8 @@ pub struct Link {
     room: RefCell<Option<Rc<LocalRoom>>>,
     underway: Cell<Underway>,
     pulse: RefCell<Pulse>,
+    /// What it is sent so that its silence is no longer than a heartbeat.
+    beat: RefCell<Option<Bytes>>,
     listening: Cell<bool>,
     news: Cell<Option<News>>,
     wake_at: Cell<Option<Instant>>,
@@ -48,6 +51,8 @@ pub enum News {
     /// What was underway is told: take what is left, and close.
     Close,
     OwnerGone,
+    /// Its client has a newer session.
+    Replaced,
     /// The connection is gone.
     Cut,
 }
@@ -60,6 +65,7 @@ impl Link {
             room: RefCell::default(),
             underway: Cell::default(),
             pulse: RefCell::new(Pulse::new(now)),
+            beat: RefCell::default(),
             listening: Cell::new(true),
             news: Cell::default(),
             wake_at: Cell::default(),
@@ -76,10 +82,13 @@ impl Link {
 
     /// For the transport: the next frames to write, or the end of the connection.
     pub fn poll_frames(&self, task: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let next = self.next_frames();
-        if next.is_some() {
-            self.pulse.borrow_mut().took(Instant::now());
-            return Poll::Ready(next);
+        if let Some(frames) = self.next_frames() {
+            let mut pulse = self.pulse.borrow_mut();
+            pulse.took(Instant::now());
+            if !framing::is_control(&frames) {
+                pulse.told(Instant::now());
+            }
+            return Poll::Ready(Some(frames));
         }
         if self.ended.get() {
             return Poll::Ready(None);
@@ -123,6 +132,11 @@ impl Link {
     pub fn push(&self, frames: Bytes) {
         self.outbox.borrow_mut().push_own(frames);
         self.wake_writer();
+    }
+
+    /// Sends these frames from now on whenever nothing else was sent for a heartbeat.
+    pub fn set_beat(&self, frames: Bytes) {
+        *self.beat.borrow_mut() = Some(frames);
     }
 
     /// Throws away what waits for this session alone.
@@ -198,10 +212,13 @@ impl Link {
     pub fn sweep(&self, now: Instant, limits: &Limits) {
         let behind = self.is_behind();
         let listening = self.listening.get();
-        let alarm = self
-            .pulse
-            .borrow_mut()
-            .check(now, behind, listening, limits);
+        let mut pulse = self.pulse.borrow_mut();
+        let alarm = pulse.check(now, behind, listening, limits);
+        let beat = !behind && pulse.beat_due(now, limits);
+        drop(pulse);
+        if beat && let Some(frame) = &*self.beat.borrow() {
+            self.push(frame.clone());
+        }
         if let Some(alarm) = alarm {
             self.tell(News::Alarm(alarm));
         }
@@ -248,7 +265,11 @@ impl LocalRoom {
     /// Lets a session in: it is told what a newcomer is told, and then all that follows.
     pub fn enter(self: &Rc<Self>, link: &Rc<Link>, entered: Entered) {
         let mut outbox = link.outbox.borrow_mut();
-        outbox.enter(&self.recent.borrow(), entered.users, entered.state);
+        if !entered.welcome.is_empty() {
+            outbox.push_own(entered.welcome);
+        }
+        let mut recent = self.recent.borrow_mut();
+        outbox.enter(&mut recent, entered.takes, entered.users, entered.state);
         *link.room.borrow_mut() = Some(self.clone());
         self.sessions.borrow_mut().insert(link.id, link.clone());
         link.wake_writer();
@@ -266,14 +287,14 @@ impl LocalRoom {
     }
 
     /// Has something for every session.
-    pub fn publish(&self, users: Option<UsersFrame>, states: Option<StateFrames>) {
+    pub fn publish(&self, users: Option<UsersFrame>, states: Option<States>) {
         let sessions = self.sessions.borrow();
         let mut recent = self.recent.borrow_mut();
         if let Some(users) = users {
-            recent.push_users(users, sessions.len());
+            recent.push_users(users);
         }
         if let Some(states) = states {
-            recent.push_states(states, sessions.len());
+            recent.push_states(states);
         }
         // Waking only queues the transports' tasks: they run when the borrows have ended.
         for link in sessions.values() {

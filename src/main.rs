@@ -10,7 +10,7 @@ use tallyroom::{
     http::page::Page,
     journal::{Journal, disk::DiskJournal, memory::MemoryJournal},
     listen,
-    model::{Model, counter::Counter},
+    model::{ModelId, counter::Counter},
     server::{self, Server},
     socket::admission::Admission,
 };
@@ -39,7 +39,7 @@ async fn run(serve: Serve) -> io::Result<()> {
         Store::Memory => Arc::new(MemoryJournal::new()),
         Store::Disk(folder) => {
             let keep = serve.limits.to_keep();
-            let opened = DiskJournal::open(folder, Counter::NAME, keep);
+            let opened = DiskJournal::open(folder, ModelId::of::<Counter>(), keep);
             Arc::new(opened.map_err(io::Error::other)?)
         }
     };

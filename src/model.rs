@@ -11,6 +11,7 @@
 pub mod counter;
 
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 
 use crate::{
     fields::Fields,
@@ -50,7 +51,8 @@ pub trait Model: Send + Sync + 'static {
     /// Stored with every snapshot, so that another model's data is refused and not misread.
     const NAME: &'static str;
 
-    /// The version of `State` and `Action` as they are stored.
+    /// The version of `State` and `Action` as they are stored, from 1. Where it rises,
+    /// [`Model::migrate`] brings up what older versions stored.
     const VERSION: u32 = 1;
 
     type State: Clone + Default + Serialize + DeserializeOwned + Send + Sync + Unpin + 'static;
@@ -82,6 +84,66 @@ pub trait Model: Send + Sync + 'static {
     fn view(state: &Self::State) -> impl Serialize + '_ {
         state
     }
+
+    /// Brings what version `from` stored, older than [`Model::VERSION`], up to the present one.
+    ///
+    /// What an action *did* must not change: it is applied again where a room is brought back.
+    ///
+    /// # Errors
+    ///
+    /// Any rejection: the room cannot be opened, and the log says why.
+    fn migrate(stored: Stored, from: u32) -> Result<Value, Rejection> {
+        let _ = stored;
+        let message = format!("nothing is known of version {from}");
+        Err(Rejection::new("no_migration", message))
+    }
+
+    /// What a line of an export says of a room, beside its name.
+    ///
+    /// # Errors
+    ///
+    /// Where the state cannot be written as JSON.
+    fn export(state: &Self::State) -> serde_json::Result<Map<String, Value>> {
+        Ok(Map::from_iter([(
+            "value".to_owned(),
+            serde_json::to_value(state)?,
+        )]))
+    }
+
+    /// The state that a line of an import begins a room with.
+    ///
+    /// # Errors
+    ///
+    /// `missing_field`, `bad_field` or `out_of_range`, with a sentence that says what is allowed.
+    fn import(fields: &Fields<'_>) -> Result<Self::State, Rejection> {
+        let value = fields.get("value");
+        let value = value.ok_or_else(|| Rejection::missing_field("value"))?;
+        serde_json::from_value(value.clone())
+            .map_err(|err| Rejection::bad_field("value", &format!("a state of this model: {err}")))
+    }
+}
+
+/// Which model stored something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelId {
+    pub name: &'static str,
+    pub version: u32,
+}
+
+impl ModelId {
+    pub fn of<M: Model>() -> Self {
+        Self {
+            name: M::NAME,
+            version: M::VERSION,
+        }
+    }
+}
+
+/// Something that an older version of a model stored, as JSON.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stored {
+    State(Value),
+    Action(Value),
 }
 
 /// By whom and when an action came, as the journal keeps it.

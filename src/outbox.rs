@@ -10,7 +10,36 @@ use bytes::Bytes;
 
 use crate::{limits::MAX_EVENTS_BEHIND, presence::TELL_AT_ONCE};
 
-/// What one batch has for everybody: its `state` events as they go on the wire.
+/// Which states a session is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// Each of them, in order, until it falls too far behind.
+    Every,
+    /// The newest: one that it has not been sent yet is replaced by the next.
+    Newest,
+}
+
+/// What one batch has for everybody: its `state` events as they go on the wire, for those who take
+/// every one and for those who take the newest; `None` where there is nobody of the kind.
+#[derive(Clone, Debug, Default)]
+pub struct States {
+    pub every: Option<StateFrames>,
+    pub newest: Option<Bytes>,
+}
+
+impl States {
+    /// Goes on with a later batch's.
+    pub fn append(&mut self, later: States, max_bytes: usize) {
+        self.newest = later.newest.or(self.newest.take());
+        match (&mut self.every, later.every) {
+            (Some(every), Some(later)) => every.append(later, max_bytes),
+            (every, Some(later)) => *every = Some(later),
+            (_, None) => {}
+        }
+    }
+}
+
+/// The `state` events of one batch, for those who take every one.
 #[derive(Clone, Debug)]
 pub struct StateFrames {
     /// All of them, oldest first.
@@ -45,6 +74,7 @@ pub struct UsersFrame {
 /// The recent frames of one room on one worker.
 #[derive(Debug)]
 pub struct Recent {
+    /// For those who take every state.
     chunks: VecDeque<Chunk>,
     /// The number of the oldest chunk kept.
     first: u64,
@@ -52,9 +82,14 @@ pub struct Recent {
     bytes: usize,
     max_bytes: usize,
     newest: Bytes,
+    /// For those who take the newest state, and how many there were.
+    conflated: Bytes,
+    conflated_version: u64,
     users: Option<UsersFrame>,
     /// Rises with every count, so that a newcomer is not told one from before it came.
     users_version: u64,
+    /// How many sessions take every state.
+    take_every: usize,
 }
 
 /// What every session is told in this order, and none is left out.
@@ -77,33 +112,43 @@ impl Recent {
             bytes: 0,
             max_bytes: max_bytes.unwrap_or(usize::MAX),
             newest: Bytes::new(),
+            conflated: Bytes::new(),
+            conflated_version: 0,
             users: None,
             users_version: 0,
+            take_every: 0,
         }
     }
 
-    /// Adds states that `sessions` sessions, all that there are, have yet to take.
-    pub fn push_states(&mut self, states: StateFrames, sessions: usize) {
-        self.newest = states.newest;
-        self.push(Chunk {
-            frames: states.every,
-            events: states.events,
-            users: None,
-            waiting: sessions,
-        });
+    /// Adds states for all sessions.
+    pub fn push_states(&mut self, states: States) {
+        if let Some(newest) = states.newest {
+            self.conflated = newest;
+            self.conflated_version += 1;
+        }
+        if let Some(states) = states.every {
+            self.newest = states.newest;
+            self.push(Chunk {
+                frames: states.every,
+                events: states.events,
+                users: None,
+                waiting: self.take_every,
+            });
+        }
     }
 
-    /// Adds a count that `sessions` sessions, all that there are, have yet to be told.
+    /// Adds a count for all sessions.
     ///
-    /// In a crowded room only the newest count is told to those who are behind.
-    pub fn push_users(&mut self, users: UsersFrame, sessions: usize) {
+    /// In a crowded room, and to those who take the newest state, only the newest count is told to
+    /// those who are behind.
+    pub fn push_users(&mut self, users: UsersFrame) {
         self.users_version += 1;
         if users.count <= TELL_AT_ONCE {
             self.push(Chunk {
                 frames: users.frame.clone(),
                 events: 1,
                 users: Some((users.count, self.users_version)),
-                waiting: sessions,
+                waiting: self.take_every,
             });
         }
         self.users = Some(users);
@@ -176,25 +221,40 @@ impl Recent {
 pub struct Outbox {
     own: VecDeque<Bytes>,
     own_bytes: usize,
-    /// The next chunk of the room; `None` until it is let in.
-    place: Option<u64>,
+    /// Where it is in what the room tells; `None` while it is not in.
+    place: Option<Place>,
     users_told: Option<usize>,
     users_version: u64,
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// The next chunk.
+    Every(u64),
+    /// The version of the newest state that it was given.
+    Newest(u64),
+}
+
 impl Outbox {
     /// Lets the session into the room: `users` and `state` first, then what comes after them.
-    pub fn enter(&mut self, recent: &Recent, users: UsersFrame, state: Bytes) {
+    pub fn enter(&mut self, recent: &mut Recent, takes: Takes, users: UsersFrame, state: Bytes) {
         self.users_told = Some(users.count);
         self.users_version = recent.users_version;
         self.push_own(users.frame);
         self.push_own(state);
-        self.place = Some(recent.end());
+        self.place = Some(match takes {
+            Takes::Every => {
+                recent.take_every += 1;
+                Place::Every(recent.end())
+            }
+            Takes::Newest => Place::Newest(recent.conflated_version),
+        });
     }
 
     /// Takes the session out of the room: nothing more of the room is for it.
     pub fn leave(&mut self, recent: &mut Recent) {
-        if let Some(place) = self.place.take() {
+        if let Some(Place::Every(place)) = self.place.take() {
+            recent.take_every -= 1;
             recent.pass(place);
         }
     }
@@ -218,8 +278,12 @@ impl Outbox {
 
     /// Whether [`Outbox::next`] may give something.
     pub fn is_behind(&self, recent: &Recent) -> bool {
-        let behind = |place| place < recent.end();
-        !self.own.is_empty() || self.place.is_some_and(behind) || self.users_due(recent)
+        let behind = match self.place {
+            None => false,
+            Some(Place::Every(place)) => place < recent.end(),
+            Some(Place::Newest(version)) => version < recent.conflated_version,
+        };
+        !self.own.is_empty() || behind || self.users_due(recent)
     }
 
     /// Takes the next frames: its own, then what the room tells everybody, in order.
@@ -230,18 +294,25 @@ impl Outbox {
         if let Some(frame) = self.next_own() {
             return Some(frame);
         }
-        let mut place = self.place?;
+        let frames = match self.place? {
+            Place::Every(place) => self.next_of_every(place, recent),
+            Place::Newest(version) => self.next_conflated(version, recent),
+        };
+        frames.or_else(|| self.next_users(recent))
+    }
+
+    fn next_of_every(&mut self, mut place: u64, recent: &mut Recent) -> Option<Bytes> {
         if place < recent.first {
             recent.pass(place);
-            self.place = Some(recent.end());
+            place = recent.end();
+            self.place = Some(Place::Every(place));
             if !recent.newest.is_empty() {
                 return Some(recent.newest.clone());
             }
-            place = recent.end();
         }
         while let Some((frames, users)) = recent.take(place) {
             place += 1;
-            self.place = Some(place);
+            self.place = Some(Place::Every(place));
             match users {
                 Some((count, version)) => {
                     self.users_version = version;
@@ -252,7 +323,15 @@ impl Outbox {
                 None => return Some(frames),
             }
         }
-        self.next_users(recent)
+        None
+    }
+
+    fn next_conflated(&mut self, version: u64, recent: &Recent) -> Option<Bytes> {
+        if version == recent.conflated_version {
+            return None;
+        }
+        self.place = Some(Place::Newest(recent.conflated_version));
+        Some(recent.conflated.clone())
     }
 
     /// Takes the next of its own frames.
@@ -294,14 +373,26 @@ mod tests {
         }
     }
 
+    /// As one batch has them for all kinds of sessions.
+    fn all(every: StateFrames) -> States {
+        States {
+            newest: Some(every.newest.clone()),
+            every: Some(every),
+        }
+    }
+
     fn users(count: usize) -> UsersFrame {
         let frame = format!("users {count}").into();
         UsersFrame { count, frame }
     }
 
-    fn enter(recent: &Recent) -> Outbox {
+    fn enter(recent: &mut Recent) -> Outbox {
+        enter_as(Takes::Every, recent)
+    }
+
+    fn enter_as(takes: Takes, recent: &mut Recent) -> Outbox {
         let mut outbox = Outbox::default();
-        outbox.enter(recent, users(0), Bytes::new());
+        outbox.enter(recent, takes, users(0), Bytes::new());
         outbox.clear_own();
         outbox
     }
@@ -321,12 +412,12 @@ mod tests {
     #[test]
     fn a_newcomer_gets_users_and_then_the_state_and_no_count_twice() {
         let mut recent = Recent::new(None);
-        recent.push_users(users(1), 0);
+        recent.push_users(users(1));
         let mut outbox = Outbox::default();
         assert!(outbox.next(&mut recent).is_none(), "it is not let in yet");
-        outbox.enter(&recent, users(2), "state".into());
+        outbox.enter(&mut recent, Takes::Every, users(2), "state".into());
         assert!(!outbox.users_due(&recent), "the count from before it came");
-        recent.push_users(users(2), 1);
+        recent.push_users(users(2));
         assert_eq!(outbox.next(&mut recent).unwrap(), "users 2");
         assert_eq!(outbox.next(&mut recent).unwrap(), "state");
         assert!(outbox.next(&mut recent).is_none());
@@ -336,9 +427,9 @@ mod tests {
     #[test]
     fn every_count_of_a_small_room_is_told_and_of_a_crowded_one_the_newest() {
         let mut recent = Recent::new(None);
-        let mut outbox = enter(&recent);
+        let mut outbox = enter(&mut recent);
         for count in [2, 1, TELL_AT_ONCE] {
-            recent.push_users(users(count), 1);
+            recent.push_users(users(count));
         }
         let mut told = || outbox.next(&mut recent);
         assert_eq!(told().unwrap(), "users 2");
@@ -346,21 +437,21 @@ mod tests {
         assert_eq!(told().unwrap(), "users 50");
         assert_eq!(told(), None);
         for count in [51, 52, 51] {
-            recent.push_users(users(count), 1);
+            recent.push_users(users(count));
         }
         assert_eq!(outbox.next(&mut recent).unwrap(), "users 51");
         assert_eq!(outbox.next(&mut recent), None);
-        recent.push_users(users(52), 1);
-        recent.push_users(users(51), 1);
+        recent.push_users(users(52));
+        recent.push_users(users(51));
         assert_eq!(outbox.next(&mut recent), None, "it was told that last");
     }
 
     #[test]
     fn who_fell_off_the_end_is_told_the_newest_state_and_then_the_newest_count() {
         let mut recent = Recent::new(Some(40));
-        let mut outbox = enter(&recent);
-        recent.push_users(users(3), 1);
-        recent.push_states(states(0..20), 1);
+        let mut outbox = enter(&mut recent);
+        recent.push_users(users(3));
+        recent.push_states(all(states(0..20)));
         assert_eq!(outbox.next(&mut recent).unwrap(), states(19..20).every);
         assert_eq!(outbox.next(&mut recent).unwrap(), "users 3");
         assert_eq!(outbox.next(&mut recent), None);
@@ -370,9 +461,9 @@ mod tests {
     #[test]
     fn who_keeps_up_gets_every_state_and_nothing_stays_behind() {
         let mut recent = Recent::new(Some(64));
-        let mut outboxes = [enter(&recent), enter(&recent)];
+        let mut outboxes = [enter(&mut recent), enter(&mut recent)];
         for number in 0..100 {
-            recent.push_states(states(number..number + 1), 2);
+            recent.push_states(all(states(number..number + 1)));
             for outbox in &mut outboxes {
                 assert_eq!(drain(outbox, &mut recent), [number]);
             }
@@ -381,13 +472,34 @@ mod tests {
     }
 
     #[test]
+    fn who_takes_the_newest_state_is_told_it_once_and_costs_nothing_meanwhile() {
+        let mut recent = Recent::new(None);
+        let mut outbox = enter_as(Takes::Newest, &mut recent);
+        assert!(!outbox.is_behind(&recent));
+        for number in 0..10_000 {
+            recent.push_states(all(states(number..number + 1)));
+        }
+        recent.push_users(users(2));
+        recent.push_users(users(3));
+        assert!(recent.is_empty() && outbox.is_behind(&recent));
+        assert_eq!(
+            outbox.next(&mut recent).unwrap(),
+            states(9999..10_000).every
+        );
+        assert_eq!(outbox.next(&mut recent).unwrap(), "users 3");
+        assert_eq!(outbox.next(&mut recent), None);
+        let mut newcomer = enter_as(Takes::Newest, &mut recent);
+        assert_eq!(newcomer.next(&mut recent), None, "from before it came");
+    }
+
+    #[test]
     fn who_is_4096_events_behind_gets_them_all_and_who_is_further_only_the_newest() {
         let mut recent = Recent::new(None);
-        let (mut slow, mut slower) = (enter(&recent), enter(&recent));
-        recent.push_states(states(0..1), 2);
+        let (mut slow, mut slower) = (enter(&mut recent), enter(&mut recent));
+        recent.push_states(all(states(0..1)));
         assert_eq!(slow.next(&mut recent).unwrap().len(), 4);
         for number in 1..=4096 {
-            recent.push_states(states(number..number + 1), 2);
+            recent.push_states(all(states(number..number + 1)));
         }
         assert_eq!(drain(&mut slower, &mut recent), [4096]);
         assert_eq!(
@@ -400,11 +512,11 @@ mod tests {
     #[test]
     fn the_backlog_is_bounded_in_bytes_and_the_newest_chunk_is_always_kept() {
         let mut recent = Recent::new(Some(100));
-        let mut outbox = enter(&recent);
-        recent.push_states(states(0..1000), 1);
+        let mut outbox = enter(&mut recent);
+        recent.push_states(all(states(0..1000)));
         assert_eq!(drain(&mut outbox, &mut recent).len(), 1000);
         for number in 0..1000 {
-            recent.push_states(states(number..number + 1), 1);
+            recent.push_states(all(states(number..number + 1)));
             assert!(recent.bytes <= 100);
         }
         assert_eq!(drain(&mut outbox, &mut recent), [999]);
@@ -429,16 +541,18 @@ mod tests {
             let mut sessions: Vec<Option<(Outbox, i64)>> = (0..4).map(|_| None).collect();
             let mut last = -1;
             for (step, who, events) in steps {
-                let inside = sessions.iter().flatten().count();
                 match (step, &mut sessions[who]) {
-                    (0, slot @ None) => *slot = Some((enter(&recent), last)),
+                    (0, slot @ None) => {
+                        let takes = [Takes::Every, Takes::Newest][who % 2];
+                        *slot = Some((enter_as(takes, &mut recent), last));
+                    }
                     (1, slot @ Some(_)) => slot.take().unwrap().0.leave(&mut recent),
                     (2 | 3, _) => {
                         let from = (last + 1) as u32;
-                        recent.push_states(states(from..from + events), inside);
+                        recent.push_states(all(states(from..from + events)));
                         last += i64::from(events);
                     }
-                    (4, _) => recent.push_users(users(45 + events as usize), inside),
+                    (4, _) => recent.push_users(users(45 + events as usize)),
                     (_, Some((outbox, seen))) => for number in drain(outbox, &mut recent) {
                         prop_assert!(i64::from(number) > *seen);
                         *seen = i64::from(number);

@@ -10,6 +10,7 @@ pub struct Pulse {
     heard_at: Instant,
     pinged_at: Option<Instant>,
     took_at: Instant,
+    told_at: Instant,
 }
 
 /// What is due when nothing was heard or taken for too long.
@@ -29,6 +30,7 @@ impl Pulse {
             heard_at: now,
             pinged_at: None,
             took_at: now,
+            told_at: now,
         }
     }
 
@@ -41,6 +43,19 @@ impl Pulse {
     /// The peer took something of what waits for it.
     pub fn took(&mut self, now: Instant) {
         self.took_at = now;
+    }
+
+    /// The peer was sent a message, not just a ping.
+    pub fn told(&mut self, now: Instant) {
+        self.told_at = now;
+    }
+
+    /// Whether it was sent no message for a heartbeat.
+    pub fn beat_due(&self, now: Instant, limits: &Limits) -> bool {
+        let silence = now.saturating_duration_since(self.told_at);
+        limits
+            .heartbeat
+            .is_some_and(|heartbeat| silence >= heartbeat)
     }
 
     /// What is due now. `behind`: something waits for it; `listening`: its socket is being read, so

@@ -24,6 +24,17 @@ impl Rate {
         }
     }
 
+    /// How long each one counts.
+    pub fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// How long it takes until one more may pass.
+    pub fn wait(&self, now: Instant) -> Duration {
+        let full_at = self.full_at.max(now) + self.interval;
+        full_at.duration_since(now).saturating_sub(self.burst)
+    }
+
     /// Whether one more may pass now; what may not is not counted.
     pub fn allows(&mut self, now: Instant) -> bool {
         let full_at = self.full_at.max(now) + self.interval;
@@ -44,6 +55,7 @@ mod tests {
         let start = Instant::now();
         let mut rate = Rate::new(10, start);
         assert_eq!((0..50).filter(|_| rate.allows(start)).count(), 10);
+        assert_eq!(rate.wait(start), Duration::from_millis(100));
         let later = start + Duration::from_millis(350);
         assert_eq!((0..50).filter(|_| rate.allows(later)).count(), 3);
         let much_later = start + Duration::from_secs(60);

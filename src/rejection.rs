@@ -14,11 +14,27 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// How many bytes of a sentence are kept and sent where it goes on for longer.
+    pub const MAX_MESSAGE: usize = 500;
+    pub const MAX_CODE: usize = 64;
+
     pub fn new(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self {
             code: code.into(),
             message: message.into(),
         }
+    }
+
+    /// Cuts a code and a sentence that are longer than anybody would read.
+    #[must_use]
+    pub fn shortened(mut self) -> Self {
+        if self.message.len() > Self::MAX_MESSAGE {
+            self.message = format!("{}…", beginning(&self.message, Self::MAX_MESSAGE));
+        }
+        if self.code.len() > Self::MAX_CODE {
+            self.code = beginning(&self.code, Self::MAX_CODE).to_owned().into();
+        }
+        self
     }
 
     pub fn missing_field(name: &str) -> Self {
@@ -44,5 +60,25 @@ impl Rejection {
     /// A fault of ours or of a model's code, whose cause is in the log and not in the answer.
     pub fn internal() -> Self {
         Self::new("internal", "the server made a mistake; nothing was changed")
+    }
+}
+
+/// As many bytes of a text as there are whole characters in.
+fn beginning(text: &str, max: usize) -> &str {
+    let end = (0..=max).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_long_is_cut_between_characters() {
+        let short = Rejection::new("no", "because");
+        assert_eq!(short.clone().shortened(), short);
+        let long = Rejection::new("c".repeat(100), "é".repeat(400)).shortened();
+        assert_eq!(long.code.len(), Rejection::MAX_CODE);
+        assert_eq!(long.message, format!("{}…", "é".repeat(250)));
     }
 }

@@ -2,45 +2,97 @@
 //!
 //! [`Replica::judge`] works on a copy, so that there is nothing to roll back: the copy becomes the
 //! state by [`Replica::adopt`], when the batch is committed. It never waits and never asks the
-//! time. The invariant: the state is what the entries up to the position make, whoever applied
-//! them.
+//! time. The invariant: the state, and who is settled up to which number, are what the batches up to
+//! the position make, whoever judged them.
 
 use std::{
+    collections::HashMap,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Duration,
 };
 
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
-    entry::{Batch, Entry, Position, Snapshot},
+    entry::{Batch, Entry, Position, Refusal, Refused, Snapshot},
     ids::{BatchId, ClientId, Millis, Revision},
-    model::{By, Model},
+    limits::{Limits, WINDOW},
+    model::{By, Model, Stored},
     rejection::Rejection,
+    settled::Settled,
 };
+
+/// How long a client waits at least where the room remembers as many clients as it may.
+const CROWDED: Duration = Duration::from_secs(10);
 
 /// One node's copy of a room.
 pub struct Replica<M: Model> {
     state: M::State,
     position: Position,
     at: Millis,
+    settled: Settled,
+    limits: Arc<Limits>,
 }
 
-/// An action and who asks for it.
+/// What a client asks for.
 #[derive(Clone, Debug)]
 pub struct Asked<A> {
-    pub client: Option<ClientId>,
-    pub action: A,
+    /// Who asks, and the number; `None` where the client did not say: then it is not remembered.
+    pub number: Option<Number>,
+    pub action: Result<A, Declined>,
+    /// How long the client was told to wait already: a retry says at least as much.
+    pub hold: Duration,
+}
+
+/// A client's number of an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Number {
+    pub client: ClientId,
+    /// From 1 to [`MAX_NUMBER`](crate::ids::MAX_NUMBER).
+    pub n: u64,
+}
+
+/// Why an action is not even judged by the model.
+#[derive(Clone, Debug)]
+pub enum Declined {
+    /// It cannot be understood: its number is settled by a refusal.
+    Refused(Rejection),
+    /// It is over a limit: its number is not taken.
+    NotTaken(Rejection),
+}
+
+/// What becomes of an action, when its batch is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It made this revision.
+    Accepted(Revision),
+    /// It changes nothing, for good.
+    Refused(Rejection),
+    /// Its number was settled before: [`Settled::first`] has what was said then.
+    Repeated,
+    /// It was not taken, and nothing is settled.
+    Retry(Retry),
+}
+
+/// Why an action was not taken, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    pub why: Rejection,
+    /// The number that the room takes next, where the action had one.
+    pub expected: Option<u64>,
+    /// How long to wait at least.
+    pub after: Duration,
 }
 
 /// What a batch would do, before it is committed.
 pub struct Judged<M: Model> {
-    /// Has no entries where everything was refused: then there is nothing to append.
+    /// Empty where there is nothing to append.
     pub batch: Arc<Batch>,
-    /// One for each action asked, in order: the revision that it makes, or why it is refused.
-    pub verdicts: Vec<Result<Revision, Rejection>>,
+    /// One for each action asked, in order.
+    pub verdicts: Vec<Verdict>,
     /// One for each entry of the batch, in order.
     pub views: Views,
     state: M::State,
@@ -55,11 +107,22 @@ pub struct Views {
 
 impl<M: Model> Replica<M> {
     /// A room without entries, whose journal begins at `position`.
-    pub fn new(position: Position) -> Self {
+    pub fn new(position: Position, limits: Arc<Limits>) -> Self {
         Self {
             state: M::State::default(),
             position,
             at: Millis::default(),
+            settled: Settled::default(),
+            limits,
+        }
+    }
+
+    /// A room that begins with a state from elsewhere.
+    pub fn begin(position: Position, at: Millis, state: M::State, limits: Arc<Limits>) -> Self {
+        Self {
+            state,
+            at,
+            ..Self::new(position, limits)
         }
     }
 
@@ -68,23 +131,31 @@ impl<M: Model> Replica<M> {
     /// # Errors
     ///
     /// [`RestoreError`] where another model or a newer version wrote it, or it cannot be read.
-    pub fn restore(snapshot: &Snapshot) -> Result<Self, RestoreError> {
+    pub fn restore(snapshot: &Snapshot, limits: Arc<Limits>) -> Result<Self, RestoreError> {
         if snapshot.model != M::NAME {
             return Err(RestoreError::OtherModel {
                 found: snapshot.model.clone(),
                 expected: M::NAME,
             });
         }
-        if snapshot.version != M::VERSION {
-            return Err(RestoreError::OtherVersion {
-                found: snapshot.version,
-                expected: M::VERSION,
-            });
-        }
+        let state = match snapshot.version {
+            found if found > M::VERSION => {
+                let expected = M::VERSION;
+                return Err(RestoreError::Newer { found, expected });
+            }
+            found if found < M::VERSION => {
+                let stored = Stored::State(serde_json::from_str(snapshot.state.get())?);
+                let state = migrate::<M>(stored, found).map_err(RestoreError::Migrate)?;
+                serde_json::from_value(state)?
+            }
+            _ => serde_json::from_str(snapshot.state.get())?,
+        };
         Ok(Self {
-            state: serde_json::from_str(snapshot.state.get())?,
+            state,
             position: snapshot.position,
             at: snapshot.at,
+            settled: Settled::from_remembered(snapshot.settled.iter().cloned()),
+            limits,
         })
     }
 
@@ -100,6 +171,7 @@ impl<M: Model> Replica<M> {
             model: M::NAME.to_owned(),
             version: M::VERSION,
             state: to_raw_value(&self.state)?,
+            settled: self.settled.to_remembered(),
         })
     }
 
@@ -109,6 +181,10 @@ impl<M: Model> Replica<M> {
 
     pub fn state(&self) -> &M::State {
         &self.state
+    }
+
+    pub fn settled(&self) -> &Settled {
+        &self.settled
     }
 
     /// What clients see at the present position, as JSON.
@@ -124,44 +200,70 @@ impl<M: Model> Replica<M> {
 
     /// Judges what was asked, in order, on a copy of the state.
     ///
-    /// `now` is used unless the last entry is later: a journal's time never falls. An action that
+    /// `now` is used unless the last batch is later: a journal's time never falls. An action that
     /// the model refuses, on which it panics, or which would make the state larger than
-    /// `max_state_bytes` leaves no trace in those after it.
+    /// [`Limits::max_state_bytes`] leaves no trace in those after it. A number is taken only if it
+    /// is its client's next.
     pub fn judge<'a>(
         &self,
         asked: impl IntoIterator<Item = &'a Asked<M::Action>>,
         id: BatchId,
         now: Millis,
-        max_state_bytes: Option<usize>,
     ) -> Judged<M> {
         let at = self.at.max(now);
-        let mut draft = Draft::<M>::new(&self.state, max_state_bytes);
+        let mut draft = Draft::<M>::new(&self.state, self.limits.max_state_bytes);
+        let mut numbers = Numbers::new(&self.settled, at, self.limits.max_clients_per_room);
         let mut entries = Vec::new();
+        let mut refusals = Vec::new();
         let mut verdicts = Vec::new();
         let mut rev = self.position.rev;
-        for Asked { client, action } in asked {
+        for asked in asked {
+            if let Some(verdict) = numbers.precludes(asked) {
+                verdicts.push(verdict);
+                continue;
+            }
+            let client = asked.number.map(|number| number.client);
             let by = By {
-                client: *client,
+                client,
                 rev: rev.next(),
                 at,
             };
-            let verdict = draft.apply(action, by).map(|action| {
-                rev = by.rev;
-                entries.push(Entry {
-                    rev,
-                    at,
-                    client: *client,
-                    action,
-                });
-                rev
+            let outcome = match &asked.action {
+                Ok(action) => draft.apply(action, by),
+                Err(Declined::Refused(why) | Declined::NotTaken(why)) => Err(why.clone()),
+            };
+            verdicts.push(match outcome {
+                Ok(action) => {
+                    rev = by.rev;
+                    let n = numbers.settle(asked.number, false);
+                    entries.push(Entry {
+                        rev,
+                        client,
+                        n,
+                        action,
+                    });
+                    Verdict::Accepted(rev)
+                }
+                Err(refused) => {
+                    let refused = refused.shortened();
+                    if let Some(Number { client, n }) = asked.number {
+                        numbers.settle(asked.number, true);
+                        let (code, message) = (refused.code.to_string(), refused.message.clone());
+                        let refused = Refused { n, code, message };
+                        refusals.push(Refusal { client, refused });
+                    }
+                    Verdict::Refused(refused)
+                }
             });
-            verdicts.push(verdict);
         }
         Judged {
             batch: Arc::new(Batch {
                 id,
                 after: self.position,
+                at,
+                version: M::VERSION,
                 entries,
+                refusals,
             }),
             verdicts,
             views: draft.views,
@@ -179,9 +281,8 @@ impl<M: Model> Replica<M> {
             judged.batch.after, self.position,
             "a batch is adopted where it was judged"
         );
-        self.position = judged.batch.end();
-        self.at = judged.batch.entries.last().map_or(self.at, |last| last.at);
         self.state = judged.state;
+        self.passed(&judged.batch, &judged.views);
         judged.views
     }
 
@@ -190,40 +291,162 @@ impl<M: Model> Replica<M> {
     /// # Errors
     ///
     /// [`ReplayError`] where the batch does not follow, or the model does not take what it took
-    /// before. The replica is as it was.
+    /// before. The replica is of no use then: it may have taken a part of the batch.
     pub fn replay(&mut self, batch: &Batch) -> Result<Views, ReplayError> {
-        if batch.after != self.position {
+        let after = self.position;
+        if batch.after != after {
             return Err(ReplayError::Gap {
-                expected: self.position.rev.next(),
+                expected: after.rev.next(),
             });
         }
-        let mut state = self.state.clone();
         let mut views = Views::default();
-        for entry in &batch.entries {
+        for (rev, entry) in (after.rev.0 + 1..).map(Revision).zip(&batch.entries) {
+            if entry.rev != rev {
+                return Err(ReplayError::Gap { expected: rev });
+            }
+            let refused = |reason| ReplayError::Refused { rev, reason };
             let by = By {
                 client: entry.client,
-                rev: entry.rev,
-                at: entry.at,
+                rev,
+                at: batch.at,
             };
-            let action: M::Action =
-                serde_json::from_str(entry.action.get()).map_err(|err| ReplayError::Refused {
-                    rev: entry.rev,
-                    reason: Rejection::new("bad_field", err.to_string()),
-                })?;
+            let action = stored_action::<M>(entry, batch.version).map_err(refused)?;
             guarded(|| {
-                M::apply(&mut state, &action, &by)?;
-                views.push(&M::view(&state))
+                M::apply(&mut self.state, &action, &by)?;
+                views.push(&M::view(&self.state))
             })
-            .map_err(|reason| ReplayError::Refused {
-                rev: entry.rev,
-                reason,
-            })?;
+            .map_err(refused)?;
         }
-        self.state = state;
-        self.position = batch.end();
-        self.at = batch.entries.last().map_or(self.at, |last| last.at);
+        self.passed(batch, &views);
         Ok(views)
     }
+
+    /// The batch is in: what it settles is settled, and the journal ends behind it.
+    fn passed(&mut self, batch: &Batch, views: &Views) {
+        let max = self.limits.max_clients_per_room;
+        self.settled.settle(batch, |nth| views.get(nth), max);
+        self.position = batch.end();
+        self.at = batch.at;
+    }
+}
+
+fn stored_action<M: Model>(entry: &Entry, version: u32) -> Result<M::Action, Rejection> {
+    let text = entry.action.get();
+    let unreadable = |err: serde_json::Error| Rejection::new("bad_field", err.to_string());
+    if version == M::VERSION {
+        return serde_json::from_str(text).map_err(unreadable);
+    }
+    if version > M::VERSION {
+        let message = format!(
+            "version {version} wrote it; this program reads version {}",
+            M::VERSION
+        );
+        return Err(Rejection::new("newer", message));
+    }
+    let stored = Stored::Action(serde_json::from_str(text).map_err(unreadable)?);
+    let action = migrate::<M>(stored, version)?;
+    serde_json::from_value(action).map_err(unreadable)
+}
+
+fn migrate<M: Model>(stored: Stored, from: u32) -> Result<serde_json::Value, Rejection> {
+    guarded(|| M::migrate(stored, from))
+}
+
+/// Which numbers a batch takes: each client's next, those before it in the batch included.
+struct Numbers<'a> {
+    settled: &'a Settled,
+    /// The last number of each client in this batch.
+    taken: HashMap<ClientId, u64>,
+    at: Millis,
+    max: Option<usize>,
+    /// How many more clients and refusals may be remembered; counted when it is first asked for.
+    spare: Option<usize>,
+}
+
+impl<'a> Numbers<'a> {
+    fn new(settled: &'a Settled, at: Millis, max: Option<usize>) -> Self {
+        Self {
+            settled,
+            taken: HashMap::new(),
+            at,
+            max,
+            spare: None,
+        }
+    }
+
+    /// What is said to an action without judging it.
+    fn precludes<A>(&mut self, asked: &Asked<A>) -> Option<Verdict> {
+        let retry = |why: Rejection, expected, after: Duration| {
+            Some(Verdict::Retry(Retry {
+                why,
+                expected,
+                after: after.max(asked.hold),
+            }))
+        };
+        let Some(Number { client, n }) = asked.number else {
+            return match &asked.action {
+                Err(Declined::NotTaken(why)) => retry(why.clone(), None, Duration::ZERO),
+                _ => None,
+            };
+        };
+        let last = self.last(client);
+        let expected = Some(last + 1);
+        if n <= last {
+            return Some(Verdict::Repeated);
+        }
+        if n > last + 1 {
+            return retry(gap(n, last + 1), expected, Duration::ZERO);
+        }
+        if let Err(Declined::NotTaken(why)) = &asked.action {
+            return retry(why.clone(), expected, Duration::ZERO);
+        }
+        if n > self.settled.last(client) + WINDOW {
+            return retry(beyond_window(), expected, Duration::ZERO);
+        }
+        if self.spare() < 2 {
+            return retry(crowded(), expected, CROWDED);
+        }
+        None
+    }
+
+    fn last(&self, client: ClientId) -> u64 {
+        let taken = self.taken.get(&client).copied();
+        taken.unwrap_or_else(|| self.settled.last(client))
+    }
+
+    /// Takes a number, if there is one.
+    fn settle(&mut self, number: Option<Number>, refused: bool) -> Option<u64> {
+        let Number { client, n } = number?;
+        let new = self.taken.insert(client, n).is_none() && self.settled.last(client) == 0;
+        if let Some(spare) = &mut self.spare {
+            *spare = spare.saturating_sub(usize::from(new) + usize::from(refused));
+        }
+        Some(n)
+    }
+
+    fn spare(&mut self) -> usize {
+        /// More than a batch can take: a client and a refusal for each of its actions.
+        const WANTED: usize = 2 * crate::limits::MAX_BATCH_ACTIONS + 2;
+        let spare = || self.settled.spare(self.at, self.max, WANTED);
+        *self.spare.get_or_insert_with(spare)
+    }
+}
+
+fn gap(n: u64, expected: u64) -> Rejection {
+    let message = format!("number {n} came where {expected} was expected; send from there");
+    Rejection::new("gap", message)
+}
+
+fn beyond_window() -> Rejection {
+    let message =
+        format!("{WINDOW} numbers are unsettled, as many as may be; wait until some are settled");
+    Rejection::new("overloaded", message)
+}
+
+fn crowded() -> Rejection {
+    let message =
+        "the room remembers as many clients as it may (--max-clients-per-room); try again later";
+    Rejection::new("overloaded", message)
 }
 
 /// The copy that a batch is judged on.
@@ -318,6 +541,12 @@ impl io::Write for Size {
 }
 
 impl Views {
+    /// One alone, which is JSON.
+    pub fn one(json: Vec<u8>) -> Self {
+        let ends = vec![json.len()];
+        Self { json, ends }
+    }
+
     fn push(&mut self, view: &impl Serialize) -> Result<(), Rejection> {
         serde_json::to_writer(&mut self.json, view).map_err(|_| Rejection::internal())?;
         self.ends.push(self.json.len());
@@ -327,6 +556,16 @@ impl Views {
     fn truncate(&mut self, len: usize) {
         self.ends.truncate(len);
         self.json.truncate(self.ends.last().copied().unwrap_or(0));
+    }
+
+    /// The one after the entry of that place in the batch.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many.
+    pub fn get(&self, nth: usize) -> &[u8] {
+        let start = nth.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.json[start..self.ends[nth]]
     }
 
     pub fn len(&self) -> usize {
@@ -355,8 +594,10 @@ pub enum RestoreError {
         found: String,
         expected: &'static str,
     },
-    #[error("the data is of version {found} of the model; this program reads version {expected}")]
-    OtherVersion { found: u32, expected: u32 },
+    #[error("the data is of version {found} of the model; this program reads up to {expected}")]
+    Newer { found: u32, expected: u32 },
+    #[error("the data of an older version cannot be brought up: {0}")]
+    Migrate(Rejection),
     #[error("the stored state cannot be read: {0}")]
     Unreadable(#[from] serde_json::Error),
 }

@@ -4,47 +4,59 @@
 //! gathers, so that an idle room adds no latency and a busy one shares one commit, one encoding and
 //! one delivery per worker among many actions. The owner never waits for a socket.
 
+mod answers;
 mod audience;
-mod frames;
+mod handlers;
+mod import;
 mod load;
 mod messages;
+mod shown;
 
 use std::{
     collections::VecDeque,
+    mem,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use actix::prelude::*;
-use actix_web::web::Bytes;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use self::{
+    answers::{Committed, Queued, answer, message},
     audience::{Answers, Audience, Told},
-    frames::{state_frames, users_frame},
-    load::{LoadError, load},
+    load::{LoadError, Loaded, load},
+    messages::WaitingImport,
+    shown::{Shown, every_state, users_frame},
 };
 pub use self::{
-    audience::{Listener, Origin},
-    messages::{Join, Leave, Rest, Settle, Submit},
+    audience::{Listener, Origin, Seat},
+    messages::{
+        Act, Export, Gone, Import, ImportError, Join, Leave, Look, Outcome, Rest, Seen, Settle,
+        Submit,
+    },
 };
 use crate::{
-    deliver::{Answer, Entered, Underway},
+    deliver::Answer,
     entry::{Batch, Position},
-    framing,
     ids::{BatchId, Epoch, Millis, OwnerId, Revision, RoomName},
     journal::{AppendError, Journal},
     limits::{Limits, MAX_BATCH_ACTIONS},
     model::Model,
+    outbox::States,
     presence::{Presence, Tell},
-    protocol::classic,
+    protocol::{Dialect, v1},
     rejection::Rejection,
-    replica::{Asked, Judged, Replica, Views},
+    replica::{Judged, Number, Replica, Retry, Verdict, Views},
 };
 
-/// A snapshot is taken after this many entries, so that replay is short.
+/// A snapshot is taken after this many entries and refusals, so that replay is short; in a room that
+/// remembers more clients, after as many as they are, so that writing them down stays cheap.
 const SNAPSHOT_EVERY: u64 = 10_000;
+
+/// How long a client is asked to wait while the store takes nothing.
+const STORE_AWAY: Duration = Duration::from_secs(1);
 
 /// How long to wait before a worker whose mailbox is full is told again.
 const DELIVER_AGAIN: Duration = Duration::from_millis(5);
@@ -60,24 +72,20 @@ pub struct Room<M: Model> {
     journal: Arc<dyn Journal>,
     limits: Arc<Limits>,
     replica: Replica<M>,
-    /// What everybody sees now, as it goes on the wire.
-    state_frame: Bytes,
-    snapshot_rev: Revision,
+    shown: Shown,
+    /// Entries and refusals since the last snapshot.
+    unsaved: u64,
     saving: bool,
     presence: Presence,
     audience: Audience,
     queue: VecDeque<Queued<M::Action>>,
+    imports: VecDeque<WaitingImport<M>>,
+    /// Until then whoever comes too early is asked to wait.
+    hold_until: Option<Instant>,
     in_flight: bool,
     committing: bool,
     settling: Vec<oneshot::Sender<()>>,
     resting: Option<oneshot::Sender<()>>,
-}
-
-/// An action on its way, and whom to answer.
-struct Queued<A> {
-    from: Origin,
-    bytes: usize,
-    asked: Asked<A>,
 }
 
 /// Actions that are in flight, and what they would do.
@@ -100,14 +108,16 @@ impl<M: Model> Room<M> {
             id,
             name,
             journal,
+            replica: Replica::new(nowhere, limits.clone()),
             limits,
-            replica: Replica::new(nowhere),
-            state_frame: Bytes::new(),
-            snapshot_rev: Revision(0),
+            shown: Shown::new(nowhere, Vec::new()),
+            unsaved: 0,
             saving: false,
             presence: Presence::default(),
             audience: Audience::new(id, backlog_bytes),
             queue: VecDeque::new(),
+            imports: VecDeque::new(),
+            hold_until: None,
             in_flight: false,
             committing: false,
             settling: Vec::new(),
@@ -117,20 +127,16 @@ impl<M: Model> Room<M> {
 
     // Starting: snapshot, then the entries after it.
 
-    fn loaded(
-        &mut self,
-        loaded: Result<(Replica<M>, Revision), LoadError>,
-        ctx: &mut Context<Self>,
-    ) {
-        let shown = loaded.and_then(|(replica, snapshot_rev)| {
-            let view = replica.view().map_err(LoadError::View)?;
-            Ok((replica, snapshot_rev, view))
+    fn loaded(&mut self, loaded: Result<Loaded<M>, LoadError>, ctx: &mut Context<Self>) {
+        let shown = loaded.and_then(|loaded| {
+            let view = loaded.replica.view().map_err(LoadError::View)?;
+            Ok((loaded, view))
         });
         match shown {
-            Ok((replica, snapshot_rev, view)) => {
-                self.replica = replica;
-                self.snapshot_rev = snapshot_rev;
-                self.state_frame = state_frames(std::iter::once(&view[..])).newest;
+            Ok((loaded, view)) => {
+                self.shown = Shown::new(loaded.replica.position(), view);
+                self.replica = loaded.replica;
+                self.unsaved = loaded.replayed;
             }
             Err(err) => {
                 log::error!("room {}: it cannot be opened: {err}", self.name);
@@ -143,7 +149,8 @@ impl<M: Model> Room<M> {
 
     /// Commits what waits after the messages that are here already, so that they share a batch.
     fn commit_soon(&mut self, ctx: &mut Context<Self>) {
-        if !self.in_flight && !self.committing && !self.queue.is_empty() {
+        let waiting = !self.queue.is_empty() || !self.imports.is_empty();
+        if !self.in_flight && !self.committing && waiting {
             self.committing = true;
             ctx.notify(Commit);
         }
@@ -151,8 +158,11 @@ impl<M: Model> Room<M> {
 
     fn commit(&mut self, ctx: &mut Context<Self>) {
         self.committing = false;
-        if self.in_flight || self.queue.is_empty() {
+        if self.in_flight {
             return;
+        }
+        if let Some(waiting) = self.imports.pop_front() {
+            return self.import(waiting, ctx);
         }
         let count = self.queue.len().min(self.max_batch());
         let queued: Vec<_> = self.queue.drain(..count).collect();
@@ -162,19 +172,20 @@ impl<M: Model> Room<M> {
     /// A batch's frames fit the backlog, so that a session that keeps up is not behind by one.
     fn max_batch(&self) -> usize {
         let backlog = self.limits.backlog_bytes.unwrap_or(usize::MAX);
-        (backlog / self.state_frame.len().max(1)).clamp(1, MAX_BATCH_ACTIONS)
+        (backlog / self.shown.classic_len()).clamp(1, MAX_BATCH_ACTIONS)
     }
 
     fn judge(&mut self, queued: Vec<Queued<M::Action>>, ctx: &mut Context<Self>) {
-        let judged = self.replica.judge(
+        let mut judged = self.replica.judge(
             queued.iter().map(|queued| &queued.asked),
             BatchId(Uuid::new_v4()),
             now(),
-            self.limits.max_state_bytes,
         );
         self.log_faults(&judged);
-        if judged.batch.entries.is_empty() {
-            self.tell(self.answers(&queued, &judged.verdicts), None, ctx);
+        self.hold(&mut judged.verdicts);
+        if judged.batch.is_empty() {
+            let answers = self.answers(queued, judged.verdicts, &Views::default());
+            self.tell_states(answers, None, ctx);
             self.commit_soon(ctx);
             self.settled(ctx);
             return;
@@ -186,6 +197,17 @@ impl<M: Model> Room<M> {
             retry: FIRST_RETRY,
         };
         self.append(in_flight, ctx);
+    }
+
+    /// Whoever comes too early while the store is away waits as long as those before it.
+    fn hold(&self, verdicts: &mut [Verdict]) {
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        let hold = self.hold_until.map_or(Duration::ZERO, left);
+        for verdict in verdicts {
+            if let Verdict::Retry(retry) = verdict {
+                retry.after = retry.after.max(hold);
+            }
+        }
     }
 
     fn append(&mut self, in_flight: InFlight<M>, ctx: &mut Context<Self>) {
@@ -210,12 +232,12 @@ impl<M: Model> Room<M> {
             Err(AppendError::Unknown(reason)) => return self.append_again(in_flight, &reason, ctx),
             Err(AppendError::Full) => {
                 let reason = "the store has no space left; the action was not taken";
-                self.refuse(&in_flight, &Rejection::new("store_full", reason), ctx);
+                self.take_none(in_flight, &Rejection::new("store_full", reason), ctx);
             }
             Err(AppendError::Unavailable(reason) | AppendError::Failed(reason)) => {
                 log::warn!("room {}: {reason}", self.name);
                 let reason = "the store is away; the action was not taken, try again";
-                self.refuse(&in_flight, &Rejection::new("unavailable", reason), ctx);
+                self.take_none(in_flight, &Rejection::new("unavailable", reason), ctx);
             }
         }
         self.in_flight = false;
@@ -224,10 +246,15 @@ impl<M: Model> Room<M> {
     }
 
     fn committed(&mut self, in_flight: InFlight<M>, ctx: &mut Context<Self>) {
-        let InFlight { queued, judged, .. } = in_flight;
-        let answers = self.answers(&queued, &judged.verdicts);
+        let InFlight {
+            queued, mut judged, ..
+        } = in_flight;
+        let verdicts = mem::take(&mut judged.verdicts);
+        self.unsaved += judged.batch.weight();
         let views = self.replica.adopt(judged);
-        self.tell(answers, Some(&views), ctx);
+        self.moved_on(&views);
+        let answers = self.answers(queued, verdicts, &views);
+        self.tell_states(answers, Some(&views), ctx);
         self.snapshot_if_due(ctx);
     }
 
@@ -241,26 +268,30 @@ impl<M: Model> Room<M> {
         if since.is_empty() {
             return self.give_up("the journal ends elsewhere and does not say where", ctx);
         }
-        let mut ours_is_in = false;
+        let InFlight { queued, judged, .. } = in_flight;
+        let ours = judged.batch.id;
+        let mut waiting = Some((queued, judged.verdicts));
         for batch in since {
             let views = match self.replica.replay(&batch) {
                 Ok(views) => views,
                 Err(err) => return self.give_up(err, ctx),
             };
-            let mut answers = Answers::default();
-            if batch.id == in_flight.judged.batch.id {
-                ours_is_in = true;
-                answers = self.answers(&in_flight.queued, &in_flight.judged.verdicts);
-            }
-            self.tell(answers, Some(&views), ctx);
+            self.unsaved += batch.weight();
+            self.moved_on(&views);
+            let answers = match waiting.take_if(|_| batch.id == ours) {
+                Some((queued, verdicts)) => self.answers(queued, verdicts, &views),
+                None => Answers::default(),
+            };
+            self.tell_states(answers, Some(&views), ctx);
         }
         self.in_flight = false;
-        if ours_is_in {
-            self.snapshot_if_due(ctx);
-            self.commit_soon(ctx);
-            self.settled(ctx);
-        } else {
-            self.judge(in_flight.queued, ctx);
+        self.snapshot_if_due(ctx);
+        match waiting {
+            Some((queued, _)) => self.judge(queued, ctx),
+            None => {
+                self.commit_soon(ctx);
+                self.settled(ctx);
+            }
         }
     }
 
@@ -275,10 +306,26 @@ impl<M: Model> Room<M> {
         ctx.run_later(wait, move |room, ctx| room.append(in_flight, ctx));
     }
 
-    fn refuse(&mut self, in_flight: &InFlight<M>, why: &Rejection, ctx: &mut Context<Self>) {
-        let verdicts = vec![Err(why.clone()); in_flight.queued.len()];
-        let answers = self.answers(&in_flight.queued, &verdicts);
-        self.tell(answers, None, ctx);
+    /// The store takes nothing: what would have been settled is not.
+    fn take_none(&mut self, in_flight: InFlight<M>, why: &Rejection, ctx: &mut Context<Self>) {
+        self.hold_until = Some(Instant::now() + STORE_AWAY);
+        let InFlight { queued, judged, .. } = in_flight;
+        let not_taken = |(queued, verdict): (&Queued<M::Action>, Verdict)| {
+            let number = queued.asked.number;
+            let settled = |Number { client, n }| n <= self.replica.settled().last(client);
+            match verdict {
+                Verdict::Repeated if number.is_some_and(settled) => Verdict::Repeated,
+                Verdict::Refused(why) if number.is_none() => Verdict::Refused(why),
+                _ => Verdict::Retry(Retry {
+                    why: why.clone(),
+                    expected: number.map(|by| self.replica.settled().last(by.client) + 1),
+                    after: STORE_AWAY.max(queued.asked.hold),
+                }),
+            }
+        };
+        let verdicts = queued.iter().zip(judged.verdicts).map(not_taken).collect();
+        let answers = self.answers(queued, verdicts, &Views::default());
+        self.tell_states(answers, None, ctx);
     }
 
     /// The room cannot go on by itself; its sessions come back to a new owner.
@@ -288,12 +335,10 @@ impl<M: Model> Room<M> {
     }
 
     fn log_faults(&self, judged: &Judged<M>) {
-        for refused in judged
-            .verdicts
-            .iter()
-            .filter_map(|verdict| verdict.as_ref().err())
-        {
-            if refused.code == "internal" {
+        for verdict in &judged.verdicts {
+            if let Verdict::Refused(refused) = verdict
+                && refused.code == "internal"
+            {
                 let (name, model) = (&self.name, M::NAME);
                 log::error!(
                     "room {name}: the model {model:?} failed on an action, which is refused"
@@ -303,8 +348,8 @@ impl<M: Model> Room<M> {
     }
 
     fn snapshot_if_due(&mut self, ctx: &mut Context<Self>) {
-        let rev = self.replica.position().rev;
-        if !self.saving && rev.0 - self.snapshot_rev.0 >= SNAPSHOT_EVERY {
+        let due = SNAPSHOT_EVERY.max(self.replica.settled().len() as u64);
+        if !self.saving && self.unsaved >= due {
             self.saving = true;
             let save = self.save_snapshot().into_actor(self);
             ctx.spawn(save.map(|(), room, _| room.saving = false));
@@ -314,7 +359,7 @@ impl<M: Model> Room<M> {
     fn save_snapshot(&mut self) -> impl Future<Output = ()> + use<M> {
         let (journal, name) = (self.journal.clone(), self.name.clone());
         let snapshot = self.replica.snapshot();
-        self.snapshot_rev = self.replica.position().rev;
+        self.unsaved = 0;
         async move {
             let saved = match snapshot {
                 Ok(snapshot) => journal
@@ -331,35 +376,40 @@ impl<M: Model> Room<M> {
 
     // Telling.
 
-    fn answers(
-        &self,
-        queued: &[Queued<M::Action>],
-        verdicts: &[Result<Revision, Rejection>],
-    ) -> Answers {
-        let mut answers = Answers::default();
-        for (queued, verdict) in queued.iter().zip(verdicts) {
-            let frames = match verdict {
-                Ok(_) => Bytes::new(),
-                Err(refused) => framing::text(&classic::error(refused)),
-            };
-            let answer = Answer {
-                session: queued.from.session,
-                done: Underway {
-                    actions: 1,
-                    bytes: queued.bytes,
-                },
-                frames,
-            };
-            answers.add(self.id, queued.from.worker, answer);
-        }
-        answers
+    /// The replica took a batch, which made these views.
+    fn moved_on(&mut self, views: &Views) {
+        let view = match views.len() {
+            0 => self.shown.view().to_vec(),
+            len => views.get(len - 1).to_vec(),
+        };
+        self.shown = Shown::new(self.replica.position(), view);
     }
 
-    fn tell(&mut self, answers: Answers, views: Option<&Views>, ctx: &mut Context<Self>) {
-        let states = views.filter(|views| !views.is_empty()).map(|views| {
-            let frames = state_frames(views.iter());
-            self.state_frame = frames.newest.clone();
-            frames
+    /// Answers by verdicts; `views` is what the batch made, which is committed.
+    fn answers(
+        &mut self,
+        queued: Vec<Queued<M::Action>>,
+        verdicts: Vec<Verdict>,
+        views: &Views,
+    ) -> Answers {
+        let committed = Committed {
+            settled: self.replica.settled(),
+            shown: &self.shown,
+            views,
+            before: Revision(self.shown.position().rev.0 - views.len() as u64),
+        };
+        answer(self.id, &mut self.audience, &committed, queued, verdicts)
+    }
+
+    /// Tells single sessions their answers, and all of them what they are shown now: each view to
+    /// those who take every one; `None`: nothing new.
+    fn tell_states(&mut self, answers: Answers, views: Option<&Views>, ctx: &mut Context<Self>) {
+        let states = views.filter(|views| !views.is_empty()).map(|views| States {
+            every: self
+                .audience
+                .speaks(Dialect::Classic)
+                .then(|| every_state(views.iter())),
+            newest: self.audience.speaks(Dialect::V1).then(|| self.shown.v1()),
         });
         let told = self.audience.tell(answers, states);
         self.told(told, ctx);
@@ -387,6 +437,38 @@ impl<M: Model> Room<M> {
         }
     }
 
+    /// What a session of `tallyroom.v1` is told first.
+    fn welcome(&self, seat: Seat) -> String {
+        let Seat::V1 {
+            client,
+            permissions,
+        } = seat
+        else {
+            return String::new();
+        };
+        let Position { epoch, rev, .. } = self.shown.position();
+        let settled = self.replica.settled();
+        v1::welcome(&v1::Welcome {
+            room: self.name.as_str(),
+            client,
+            epoch,
+            rev,
+            n: settled.last(client),
+            refused: settled.refused(client),
+            durability: &self.journal.durability().to_string(),
+            permissions: permissions.names(),
+            beat: self.limits.heartbeat,
+        })
+    }
+
+    /// The same when the epoch is another one: nothing of any client is settled.
+    fn welcome_again(&mut self, from: Origin, seat: Seat) -> Answer {
+        if let Some(member) = self.audience.member(from.session) {
+            member.acked = 0;
+        }
+        message(from, &self.welcome(seat))
+    }
+
     // Who is here.
 
     fn presence_changed(&mut self, ctx: &mut Context<Self>) {
@@ -405,7 +487,7 @@ impl<M: Model> Room<M> {
 
     /// Answers those who wait until nothing is underway.
     fn settled(&mut self, ctx: &mut Context<Self>) {
-        if self.in_flight || !self.queue.is_empty() {
+        if self.in_flight || !self.queue.is_empty() || !self.imports.is_empty() {
             return;
         }
         for settled in self.settling.drain(..) {
@@ -414,7 +496,9 @@ impl<M: Model> Room<M> {
         let Some(rested) = self.resting.take() else {
             return;
         };
-        let unsaved = self.replica.position().rev > self.snapshot_rev;
+        // Of many clients only a snapshot that saves much replaying is worth writing them down.
+        let worth = self.replica.settled().len() as u64 / 16;
+        let unsaved = self.unsaved > 0 && self.unsaved >= worth;
         let save = unsaved.then(|| self.save_snapshot());
         let save = async move {
             if let Some(save) = save {
@@ -445,7 +529,8 @@ impl<M: Model> Actor for Room<M> {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         // Messages wait in the mailbox until the room is there.
-        let load = load(self.journal.clone(), self.name.clone()).into_actor(self);
+        let load = load(self.journal.clone(), self.name.clone(), self.limits.clone());
+        let load = load.into_actor(self);
         ctx.wait(load.map(|loaded, room, ctx| room.loaded(loaded, ctx)));
     }
 }
@@ -454,80 +539,5 @@ impl<M: Model> Drop for Room<M> {
     /// However the owner ends, its sessions are told that nothing more comes from it.
     fn drop(&mut self) {
         self.audience.tell_gone();
-    }
-}
-
-impl<M: Model> Handler<Join> for Room<M> {
-    type Result = ();
-
-    fn handle(&mut self, Join { from, listener }: Join, ctx: &mut Self::Context) {
-        // The others first: what is told to everybody is not for a newcomer that is told it anyway.
-        self.audience.add(from, listener);
-        self.presence_changed(ctx);
-        let entered = Entered {
-            session: from.session,
-            users: users_frame(self.audience.len()),
-            state: self.state_frame.clone(),
-        };
-        let told = self.audience.welcome(from, entered);
-        self.told(told, ctx);
-    }
-}
-
-impl<M: Model> Handler<Leave> for Room<M> {
-    type Result = ();
-
-    fn handle(&mut self, Leave(from): Leave, ctx: &mut Self::Context) {
-        if self.audience.leave(from) {
-            self.presence_changed(ctx);
-        }
-    }
-}
-
-impl<M: Model> Handler<Submit<M>> for Room<M> {
-    type Result = ();
-
-    fn handle(&mut self, Submit { from, actions }: Submit<M>, ctx: &mut Self::Context) {
-        let queued = actions
-            .into_iter()
-            .map(|(asked, bytes)| Queued { from, bytes, asked });
-        self.queue.extend(queued);
-        self.commit_soon(ctx);
-    }
-}
-
-impl<M: Model> Handler<Commit> for Room<M> {
-    type Result = ();
-
-    fn handle(&mut self, _: Commit, ctx: &mut Self::Context) {
-        self.commit(ctx);
-    }
-}
-
-impl<M: Model> Handler<Settle> for Room<M> {
-    type Result = ResponseFuture<()>;
-
-    fn handle(&mut self, _: Settle, ctx: &mut Self::Context) -> Self::Result {
-        let (settled, wait) = oneshot::channel();
-        self.settling.push(settled);
-        self.settled(ctx);
-        Box::pin(async {
-            // An owner that died has nothing underway.
-            let _ = wait.await;
-        })
-    }
-}
-
-impl<M: Model> Handler<Rest> for Room<M> {
-    type Result = ResponseFuture<()>;
-
-    fn handle(&mut self, _: Rest, ctx: &mut Self::Context) -> Self::Result {
-        let (rested, wait) = oneshot::channel();
-        self.resting = Some(rested);
-        self.settled(ctx);
-        Box::pin(async {
-            // An owner that died is at rest too.
-            let _ = wait.await;
-        })
     }
 }

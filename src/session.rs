@@ -4,6 +4,8 @@
 //! It never waits for its socket: whatever its client is to get goes into the outbox, which the
 //! transport empties. Every way that it can end drops its `Member`, which takes it out of the room.
 
+mod dialogue;
+
 use std::{
     mem,
     pin::Pin,
@@ -17,7 +19,9 @@ use actix::{fut::ActorFuture, prelude::*};
 use actix_web::web::Bytes;
 use actix_ws::CloseCode;
 use futures_util::{Stream, stream::LocalBoxStream};
+use uuid::Uuid;
 
+use self::dialogue::Dialogue;
 use crate::{
     deliver::Underway,
     fanout::Worker,
@@ -29,28 +33,39 @@ use crate::{
     },
     link::{Link, News},
     model::Model,
-    protocol::{self, classic},
+    protocol::{self, v1},
     pulse::Alarm,
-    rate::Rate,
     rejection::Rejection,
     replica::Asked,
-    room::{Join, Leave, Listener, Origin, Submit},
+    room::{Join, Leave, Listener, Origin, Seat, Submit},
     rooms::{Acquire, AcquireError, Lease, Rooms},
 };
 
 /// What a client sends, as it comes from its socket; it ends when the socket does.
 pub type Socket = LocalBoxStream<'static, Bytes>;
 
+/// The close code of a session whose client has a newer one.
+const REPLACED: u16 = 4409;
+
+/// What a session is opened with.
+pub struct Opening {
+    pub worker: Rc<Worker>,
+    /// By it the session's frames go out.
+    pub link: Rc<Link>,
+    pub limits: Arc<Limits>,
+    pub room: RoomName,
+    pub seat: Seat,
+}
+
 /// One WebSocket connection of one client.
 pub struct Session<M: Model> {
     link: Rc<Link>,
     worker: Rc<Worker>,
-    limits: Arc<Limits>,
     rooms: Addr<Rooms<M>>,
     room: RoomName,
     socket: Option<Socket>,
     reader: Reader,
-    rate: Option<Rate>,
+    dialogue: Dialogue,
     member: Option<Member<M>>,
     /// Actions read and not yet submitted, and the bytes of their messages.
     read: Vec<(Asked<M::Action>, usize)>,
@@ -82,15 +97,18 @@ enum Phase {
 }
 
 impl<M: Model> Session<M> {
-    /// Starts the actor of a connection whose frames go out by `link`.
-    pub fn start_on(
-        worker: Rc<Worker>,
-        link: Rc<Link>,
-        rooms: Addr<Rooms<M>>,
-        room: RoomName,
-        limits: Arc<Limits>,
-        socket: Socket,
-    ) {
+    /// Starts the actor of a connection.
+    pub fn start_on(opening: Opening, rooms: Addr<Rooms<M>>, socket: Socket) {
+        let Opening {
+            worker,
+            link,
+            limits,
+            room,
+            seat,
+        } = opening;
+        if let Seat::V1 { .. } = seat {
+            link.set_beat(framing::text(v1::BEAT));
+        }
         let session = Self {
             link,
             worker,
@@ -98,15 +116,12 @@ impl<M: Model> Session<M> {
             room,
             socket: Some(socket),
             reader: Reader::new(limits.max_message_bytes),
-            rate: limits
-                .session_rate
-                .map(|rate| Rate::new(rate, Instant::now())),
+            dialogue: Dialogue::new(seat, &limits, Instant::now()),
             member: None,
             read: Vec::new(),
             read_bytes: 0,
             phase: Phase::Live,
             paused_at: None,
-            limits,
         };
         session.start();
     }
@@ -155,13 +170,16 @@ impl<M: Model> Session<M> {
             return;
         }
         match message {
-            Input::Text(text) => match self.read_action(&text, now) {
-                Ok(action) => {
-                    self.read_bytes += text.len();
-                    self.read.push((action, text.len()));
+            Input::Text(text) => {
+                let overloaded = self.paused_for_too_long(now) && !self.room_takes_more();
+                match self.dialogue.read::<M>(&text, now, overloaded) {
+                    Ok(asked) => {
+                        self.read_bytes += text.len();
+                        self.read.push((asked, text.len()));
+                    }
+                    Err(json) => self.link.push(framing::text(&json)),
                 }
-                Err(refused) => self.tell(&refused),
-            },
+            }
             Input::Binary(_) => self.tell(&protocol::binary_not_allowed()),
             Input::Ping(payload) => self.link.push(framing::pong(&payload)),
             Input::Pong => {}
@@ -171,23 +189,6 @@ impl<M: Model> Session<M> {
                 self.phase = Phase::Over;
             }
         }
-    }
-
-    fn read_action(&mut self, text: &str, now: Instant) -> Result<Asked<M::Action>, Rejection> {
-        if let Some(rate) = &mut self.rate
-            && !rate.allows(now)
-        {
-            return Err(rate_limited(self.limits.session_rate));
-        }
-        let action = protocol::read_action::<M>(text)?;
-        if self.paused_for_too_long(now) && !self.room_takes_more() {
-            let message = "the room cannot keep up; the action was not taken, try again later";
-            return Err(Rejection::new("overloaded", message));
-        }
-        Ok(Asked {
-            client: None,
-            action,
-        })
     }
 
     /// Forwards what was read as one message, so that it shares a batch.
@@ -273,6 +274,7 @@ impl<M: Model> Session<M> {
             }
             News::Cut => self.phase = Phase::Over,
             News::OwnerGone => self.close(CloseCode::Error),
+            News::Replaced => self.close(CloseCode::Other(REPLACED)),
             News::Drain if self.phase == Phase::Live => self.phase = Phase::Draining,
             News::Close if matches!(self.phase, Phase::Live | Phase::Draining) => {
                 self.phase = Phase::Flushing {
@@ -308,6 +310,10 @@ impl<M: Model> Session<M> {
             return;
         }
         self.leave();
+        let random = Uuid::new_v4().as_u128();
+        if let Some(bye) = self.dialogue.bye(code.into(), random) {
+            self.link.push(framing::text(&bye));
+        }
         self.link.push(framing::close(Some(code)));
         let until = Instant::now() + MAX_CLOSE_WAIT;
         self.phase = Phase::Closing { until };
@@ -321,27 +327,21 @@ impl<M: Model> Session<M> {
     }
 
     fn tell(&mut self, refused: &Rejection) {
-        self.link.push(framing::text(&classic::error(refused)));
+        let json = self.dialogue.error(refused);
+        self.link.push(framing::text(&json));
     }
-}
-
-fn rate_limited(rate: Option<u32>) -> Rejection {
-    let rate = rate.unwrap_or(0);
-    let message =
-        format!("more than {rate} actions a second (--session-rate); the action was not taken");
-    Rejection::new("rate_limited", message)
 }
 
 impl<M: Model> Actor for Session<M> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let entering = enter(
-            self.rooms.clone(),
-            self.room.clone(),
-            self.origin(),
-            self.listener(),
-        );
+        let join = Join {
+            from: self.origin(),
+            seat: self.dialogue.seat(),
+            listener: self.listener(),
+        };
+        let entering = enter(self.rooms.clone(), self.room.clone(), join);
         let entering = entering.into_actor(self);
         ctx.wait(entering.map(|entered, session, ctx| session.entered(entered, ctx)));
     }
@@ -401,17 +401,15 @@ enum EnterError {
 async fn enter<M: Model>(
     rooms: Addr<Rooms<M>>,
     room: RoomName,
-    origin: Origin,
-    listener: Listener,
+    join: Join,
 ) -> Result<Member<M>, EnterError> {
     let lease = rooms.send(Acquire::new(room)).await;
     let lease = lease.map_err(|_| EnterError::OwnerGone)?;
     let lease = lease.map_err(EnterError::Full)?;
     // Made before it joins, so that it leaves even if it is dropped while it joins.
-    let member = Member { lease, origin };
-    let join = Join {
-        from: origin,
-        listener,
+    let member = Member {
+        lease,
+        origin: join.from,
     };
     let joined = member.lease.room().send(join).await;
     joined.map(|()| member).map_err(|_| EnterError::OwnerGone)

@@ -13,14 +13,16 @@ use std::sync::{
 
 use actix::prelude::*;
 use actix_web::rt::time::timeout;
+use uuid::Uuid;
 
 use self::admission::{Admission, Denial};
 use crate::{
     fanout::Fanouts,
-    ids::RoomName,
+    ids::{ClientId, RoomName},
     limits::{Limits, MAX_SETTLE},
     model::Model,
-    room::Settle,
+    protocol::{Dialect, Negotiated},
+    room::{Seat, Settle},
     rooms::Rooms,
 };
 
@@ -67,16 +69,25 @@ impl<M: Model> Sockets<M> {
     ///
     /// # Errors
     ///
-    /// The HTTP answer to give: a foreign host or origin, no such room, or no place.
+    /// The HTTP answer to give: a foreign host or origin, no such room, a bad id of a client, or no
+    /// place.
     fn admit(&self, request: &admission::Request<'_>, room: &str) -> Result<Admitted, Denial> {
         self.admission.check_host(request)?;
         self.admission.check_origin(request)?;
         let room = room.parse().map_err(Denial::no_such_room)?;
+        let Negotiated { dialect, client } = request.negotiate()?;
+        let seat = match dialect {
+            Dialect::Classic => Seat::Classic,
+            Dialect::V1 => Seat::V1 {
+                client: client.unwrap_or_else(|| ClientId(Uuid::new_v4())),
+                permissions: request.permissions(),
+            },
+        };
         if self.fanouts.is_draining() {
             return Err(Denial::overloaded("the server stops; connect again later"));
         }
         let place = Place::take(&self.open, self.limits.max_connections)?;
-        Ok(Admitted { room, place })
+        Ok(Admitted { room, seat, place })
     }
 }
 
@@ -95,6 +106,7 @@ impl<M: Model> Clone for Sockets<M> {
 /// A session that may be opened.
 struct Admitted {
     room: RoomName,
+    seat: Seat,
     place: Place,
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use support::{Server, await_that, command, http::get};
 
-const FLAGS: [&str; 18] = [
+const FLAGS: [&str; 19] = [
     "--listen",
     "--store",
     "--keep-entries",
@@ -22,6 +22,7 @@ const FLAGS: [&str; 18] = [
     "--workers",
     "--max-message-bytes",
     "--max-state-bytes",
+    "--max-clients-per-room",
     "--max-connections",
     "--handshake-timeout",
     "--session-rate",

@@ -6,7 +6,10 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, thread
 
 use rusqlite::Connection;
 use support::{Event, PLUS, Server, await_that, command};
-use tallyroom::journal::disk::{DiskJournal, FILE, Keep, OpenError};
+use tallyroom::{
+    journal::disk::{DiskJournal, FILE, Keep, OpenError},
+    model::ModelId,
+};
 use tempfile::TempDir;
 
 fn store(folder: &Path) -> String {
@@ -216,7 +219,11 @@ fn a_folder_that_may_not_be_written_ends_the_start() {
 #[test]
 fn another_models_rooms_and_a_newer_format_are_refused() {
     let folder = TempDir::new().unwrap();
-    drop(DiskJournal::open(folder.path(), "poll", Keep::default()).unwrap());
+    let poll = ModelId {
+        name: "poll",
+        version: 1,
+    };
+    drop(DiskJournal::open(folder.path(), poll, Keep::default()).unwrap());
     let (code, said) = refusal(folder.path());
     assert_eq!(code, Some(1));
     assert!(
@@ -227,7 +234,7 @@ fn another_models_rooms_and_a_newer_format_are_refused() {
     let database = Connection::open(folder.path().join(FILE)).unwrap();
     database.pragma_update(None, "user_version", 1000).unwrap();
     drop(database);
-    let newer = DiskJournal::open(folder.path(), "poll", Keep::default());
+    let newer = DiskJournal::open(folder.path(), poll, Keep::default());
     assert!(matches!(newer, Err(OpenError::Newer { found: 1000, .. })));
 }
 

@@ -27,6 +27,7 @@ use tallyroom::{
     rejection::Rejection,
 };
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 /// A count whose code fails in each place where a model's can.
 struct Fragile;
@@ -160,6 +161,10 @@ impl Journal for Faulty {
         Durability::Memory
     }
 
+    fn id(&self) -> Uuid {
+        self.inner.id()
+    }
+
     fn append<'a>(
         &'a self,
         room: &'a RoomName,
@@ -194,10 +199,35 @@ impl Journal for Faulty {
     fn replay<'a>(
         &'a self,
         room: &'a RoomName,
-        after: Revision,
+        after: Position,
         max_entries: usize,
     ) -> StoreFuture<'a, Vec<Arc<Batch>>, ReadError> {
         self.inner.replay(room, after, max_entries)
+    }
+
+    fn snapshot_at<'a>(
+        &'a self,
+        room: &'a RoomName,
+        until: Revision,
+    ) -> StoreFuture<'a, Option<Snapshot>, ReadError> {
+        self.inner.snapshot_at(room, until)
+    }
+
+    fn restart<'a>(
+        &'a self,
+        room: &'a RoomName,
+        after: Position,
+        snapshot: Snapshot,
+    ) -> StoreFuture<'a, Position, AppendError> {
+        self.inner.restart(room, after, snapshot)
+    }
+
+    fn rooms<'a>(
+        &'a self,
+        after: Option<&'a RoomName>,
+        max: usize,
+    ) -> StoreFuture<'a, Vec<RoomName>, ReadError> {
+        self.inner.rooms(after, max)
     }
 
     fn save<'a>(

@@ -19,7 +19,10 @@ const FLOORS: [&[&str]; 5] = [
         "model/counter",
         "protocol",
         "protocol/classic",
+        "protocol/v1",
+        "permissions",
         "entry",
+        "settled",
         "replica",
         "presence",
         "pulse",
@@ -33,13 +36,17 @@ const FLOORS: [&[&str]; 5] = [
         "fanout",
         "room",
         "room/audience",
-        "room/frames",
+        "room/answers",
+        "room/handlers",
+        "room/import",
+        "room/shown",
         "room/load",
         "room/messages",
         "rooms",
     ],
     &[
         "session",
+        "session/dialogue",
         "socket",
         "socket/admission",
         "socket/embedded",
@@ -69,7 +76,7 @@ const OUTSIDE: [&str; 10] = [
     "Instant::now",
     "async ",
     ".await",
-    "Uuid::new",
+    "Uuid::new_v4",
 ];
 
 #[test]
@@ -257,6 +264,8 @@ fn paths(text: &str) -> Vec<Vec<String>> {
             };
             paths(rest).into_iter().map(with_name).collect()
         }
+        // What comes after the last comma is nothing.
+        None if name.is_empty() => Vec::new(),
         None => vec![vec![name]],
     }
 }

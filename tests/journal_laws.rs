@@ -8,13 +8,14 @@ use std::{
 use actix_web::rt::Runtime;
 use serde_json::value::to_raw_value;
 use tallyroom::{
-    entry::{Batch, Entry, Position, Snapshot},
-    ids::{BatchId, Epoch, Millis, Revision, RoomName},
+    entry::{Batch, Entry, Made, Position, Refusal, Refused, Remembered, Snapshot},
+    ids::{BatchId, ClientId, Epoch, Millis, Revision, RoomName},
     journal::{
         AppendError, Journal, Opened, ReadError,
         disk::{DiskJournal, Keep},
         memory::MemoryJournal,
     },
+    model::ModelId,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -42,6 +43,10 @@ macro_rules! every_law {
             a_replay_in_pieces_gives_all_in_order_and_none_twice
             a_snapshot_is_gone_on_from_by_what_came_after_it
             what_was_dropped_behind_a_snapshot_is_gone
+            refusals_alone_are_dropped_behind_a_snapshot_too
+            a_snapshot_can_be_had_of_an_earlier_revision
+            a_new_epoch_begins_with_its_snapshot_and_ends_the_old_one
+            rooms_with_a_journal_are_listed_in_order_and_in_pieces
             a_snapshot_that_is_older_or_foreign_is_passed_over
             rooms_have_journals_of_their_own
             a_batch_that_is_appended_again_finds_itself_in_the_conflict
@@ -54,6 +59,11 @@ every_law! {
     disk: on_disk();
 }
 
+const MODEL: ModelId = ModelId {
+    name: "law",
+    version: 1,
+};
+
 /// A journal in a folder that nobody else has, and that is gone when the last test has ended.
 fn on_disk() -> DiskJournal {
     static FOLDERS: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().unwrap());
@@ -62,7 +72,7 @@ fn on_disk() -> DiskJournal {
         entries: Some(10_000),
         ..Keep::default()
     };
-    DiskJournal::open(&folder, "law", keep).unwrap()
+    DiskJournal::open(&folder, MODEL, keep).unwrap()
 }
 
 /// A journal under test, without waiting.
@@ -85,9 +95,14 @@ impl Store {
             .unwrap()
     }
 
-    fn replay(&self, room: &str, after: u64, max: usize) -> Result<Vec<Arc<Batch>>, ReadError> {
+    fn replay(
+        &self,
+        room: &str,
+        after: Position,
+        max: usize,
+    ) -> Result<Vec<Arc<Batch>>, ReadError> {
         let room = name(room);
-        let replay = self.0.replay(&room, Revision(after), max);
+        let replay = self.0.replay(&room, after, max);
         Runtime::new().unwrap().block_on(replay)
     }
 
@@ -97,6 +112,35 @@ impl Store {
             .unwrap()
             .block_on(self.0.save(&room, snapshot))
             .unwrap();
+    }
+
+    fn replay_all(&self, room: &str) -> Vec<Arc<Batch>> {
+        let start = self.open(room).start;
+        self.replay(room, start, usize::MAX).unwrap()
+    }
+
+    fn restart(
+        &self,
+        room: &str,
+        after: Position,
+        begun: Snapshot,
+    ) -> Result<Position, AppendError> {
+        let room = name(room);
+        let restart = self.0.restart(&room, after, begun);
+        Runtime::new().unwrap().block_on(restart)
+    }
+
+    fn snapshot_at(&self, room: &str, until: u64) -> Option<Snapshot> {
+        let room = name(room);
+        let snapshot = self.0.snapshot_at(&room, Revision(until));
+        Runtime::new().unwrap().block_on(snapshot).unwrap()
+    }
+
+    fn rooms(&self, after: Option<&str>, max: usize) -> Vec<String> {
+        let after = after.map(name);
+        let rooms = self.0.rooms(after.as_ref(), max);
+        let names = Runtime::new().unwrap().block_on(rooms).unwrap();
+        names.iter().map(RoomName::to_string).collect()
     }
 
     /// Appends batches of these sizes at the end.
@@ -120,16 +164,33 @@ fn batch(after: Position, entries: usize) -> Arc<Batch> {
         let rev = Revision(after.rev.0 + nth);
         Entry {
             rev,
-            at: Millis(1000 + rev.0),
             client: None,
+            n: None,
             action: to_raw_value(&rev.0).unwrap(),
         }
     };
     Arc::new(Batch {
         id: BatchId(Uuid::new_v4()),
         after,
+        at: Millis(1000 + after.rev.0 + entries as u64),
+        version: 1,
         entries: (1..=entries as u64).map(entry).collect(),
+        refusals: match entries {
+            0 => vec![refusal()],
+            _ => Vec::new(),
+        },
     })
+}
+
+fn refusal() -> Refusal {
+    Refusal {
+        client: ClientId(Uuid::from_u128(7)),
+        refused: Refused {
+            n: 1,
+            code: "no".to_owned(),
+            message: "not now".to_owned(),
+        },
+    }
 }
 
 fn snapshot(position: Position) -> Snapshot {
@@ -139,6 +200,16 @@ fn snapshot(position: Position) -> Snapshot {
         model: "law".to_owned(),
         version: 1,
         state: to_raw_value(&position.rev.0).unwrap(),
+        settled: vec![Remembered {
+            client: ClientId(Uuid::from_u128(7)),
+            n: 3,
+            at: Millis(1000),
+            refused: vec![refusal().refused],
+            made: Some(Made {
+                rev: Revision(2),
+                value: Some("[2]".into()),
+            }),
+        }],
     }
 }
 
@@ -160,7 +231,7 @@ fn an_empty_room_has_a_beginning_and_looking_at_it_writes_nothing(store: Store) 
     assert_eq!((first.end, first.end.batch), (first.start, None));
     assert_eq!(first.end.rev, Revision(0));
     assert!(first.snapshot.is_none());
-    assert!(store.replay("a", 0, 100).unwrap().is_empty());
+    assert!(store.replay("a", first.start, 100).unwrap().is_empty());
     assert_eq!(store.open("a").end, first.end);
     let begun = batch(first.end, 1);
     assert_eq!(store.append("a", &begun).unwrap(), begun.end());
@@ -213,10 +284,7 @@ fn an_append_elsewhere_conflicts_and_writes_nothing(store: Store) {
     };
     since(store.append("never-written", &batch(elsewhere, 1)));
     assert_eq!(store.open("never-written").end.rev, Revision(0));
-    assert_eq!(
-        essence(&store.replay("a", 0, 100).unwrap()),
-        essence(&written)
-    );
+    assert_eq!(essence(&store.replay_all("a")), essence(&written));
 }
 
 fn a_conflict_gives_what_came_since(store: Store) {
@@ -255,7 +323,7 @@ fn of_appends_at_one_place_exactly_one_wins(store: Store) {
             });
         }
     });
-    let all = store.replay("a", 0, usize::MAX).unwrap();
+    let all = store.replay_all("a");
     assert_eq!(all.len(), OWNERS * EACH);
     let mut end = store.open("a").start;
     for batch in &all {
@@ -272,22 +340,27 @@ fn of_appends_at_one_place_exactly_one_wins(store: Store) {
 }
 
 fn a_replay_in_pieces_gives_all_in_order_and_none_twice(store: Store) {
-    let written = store.fill("a", &[1, 5, 2, 1, 1, 10, 3]);
+    // A batch without entries has a refusal alone.
+    let written = store.fill("a", &[0, 0, 1, 5, 0, 0, 2, 1, 1, 0, 10, 3, 0]);
+    let start = store.open("a").start;
     for max_entries in [0, 1, 2, 4, 7, 100] {
         let mut read = Vec::new();
-        let mut after = 0;
+        let mut after = start;
         loop {
             let piece = store.replay("a", after, max_entries).unwrap();
             let Some(last) = piece.last() else { break };
-            after = last.end().rev.0;
+            after = last.end();
             read.extend(piece);
         }
         assert_eq!(essence(&read), essence(&written), "{max_entries} at a time");
     }
-    assert!(store.replay("a", 23, 100).unwrap().is_empty());
-    assert!(store.replay("a", 1000, 100).unwrap().is_empty());
-    let tail = store.replay("a", 8, 100).unwrap();
-    assert_eq!(essence(&tail), essence(&written[3..]));
+    for (nth, batch) in written.iter().enumerate() {
+        let rest = store.replay("a", batch.end(), 100).unwrap();
+        assert_eq!(essence(&rest), essence(&written[nth + 1..]));
+    }
+    let elsewhere = Position::start(Epoch(Uuid::new_v4()));
+    let gone = store.replay("a", elsewhere, 100);
+    assert!(matches!(gone, Err(ReadError::Gone { .. })), "another epoch");
 }
 
 fn a_snapshot_is_gone_on_from_by_what_came_after_it(store: Store) {
@@ -299,7 +372,8 @@ fn a_snapshot_is_gone_on_from_by_what_came_after_it(store: Store) {
     assert_eq!((kept.at, kept.state.get()), (Millis(1006), "6"));
     assert_eq!((kept.model.as_str(), kept.version), ("law", 1));
     assert_eq!(opened.end, written[2].end());
-    let rest = store.replay("a", kept.position.rev.0, 100).unwrap();
+    assert_eq!(kept.settled, snapshot(kept.position).settled);
+    let rest = store.replay("a", kept.position, 100).unwrap();
     assert_eq!(essence(&rest), essence(&written[2..]));
     // The journal goes on behind a snapshot of its very end.
     store.save("a", snapshot(opened.end));
@@ -309,11 +383,12 @@ fn a_snapshot_is_gone_on_from_by_what_came_after_it(store: Store) {
 
 fn what_was_dropped_behind_a_snapshot_is_gone(store: Store) {
     const MOST: u64 = 2_000_000;
+    let start = store.open("a").start;
     let first = loop {
         let end = store.fill("a", &[1000, 1000])[1].end();
         assert!(end.rev.0 < MOST, "nothing was ever dropped");
         store.save("a", snapshot(end));
-        match store.replay("a", 0, 10) {
+        match store.replay("a", start, 10) {
             Err(ReadError::Gone { first }) => break first,
             Err(err) => panic!("{err}"),
             Ok(piece) => assert_eq!(piece[0].entries[0].rev, Revision(1)),
@@ -321,14 +396,83 @@ fn what_was_dropped_behind_a_snapshot_is_gone(store: Store) {
     };
     assert!(first > Revision(1));
     let opened = store.open("a");
-    assert!(first <= opened.snapshot.unwrap().position.rev.next());
-    match store.replay("a", first.0 - 2, 10) {
-        Err(ReadError::Gone { first: again }) => assert_eq!(again, first),
-        other => panic!("{other:?}"),
+    let kept = store.snapshot_at("a", first.0 - 1).unwrap();
+    assert_eq!(
+        kept.position.rev.next(),
+        first,
+        "what is kept begins with a snapshot"
+    );
+    let rest = store.replay("a", kept.position, usize::MAX).unwrap();
+    assert_eq!(rest[0].entries[0].rev, first);
+    assert_eq!(rest.last().unwrap().end(), opened.end);
+}
+
+fn refusals_alone_are_dropped_behind_a_snapshot_too(store: Store) {
+    const MOST: u64 = 100_000;
+    store.fill("a", &[1]);
+    let start = store.open("a").start;
+    loop {
+        let end = *store
+            .fill("a", &[0; 1000])
+            .last()
+            .map(|batch| batch.end())
+            .as_ref()
+            .unwrap();
+        assert!(end.part < MOST, "nothing was ever dropped");
+        store.save("a", snapshot(end));
+        if store.replay("a", start, 10).is_err() {
+            return assert_eq!(store.open("a").end, end);
+        }
     }
-    let kept = store.replay("a", first.0 - 1, usize::MAX).unwrap();
-    assert_eq!(kept[0].entries[0].rev, first);
-    assert_eq!(kept.last().unwrap().end(), opened.end);
+}
+
+fn a_snapshot_can_be_had_of_an_earlier_revision(store: Store) {
+    let written = store.fill("a", &[3, 3, 3]);
+    store.save("a", snapshot(written[0].end()));
+    assert!(store.snapshot_at("a", 2).is_none());
+    assert!(store.snapshot_at("never-written", 2).is_none());
+    for until in [3, 8, 9, u64::MAX] {
+        let kept = store.snapshot_at("a", until).unwrap();
+        assert_eq!(kept.position, written[0].end(), "{until}");
+    }
+}
+
+fn a_new_epoch_begins_with_its_snapshot_and_ends_the_old_one(store: Store) {
+    let begun = || snapshot(Position::start(Epoch(Uuid::new_v4())));
+    let nowhere = store.open("a").end;
+    let (first, second) = (begun(), begun());
+    assert_eq!(
+        store.restart("a", nowhere, first.clone()).unwrap(),
+        first.position
+    );
+    let written = store.fill("a", &[2, 0, 1]);
+    store.save("a", snapshot(written[2].end()));
+    let end = store.open("a").end;
+    since(store.restart("a", first.position, second.clone()));
+    assert_eq!(store.open("a").end, end, "a conflict changes nothing");
+    store.restart("a", end, second.clone()).unwrap();
+    let opened = store.open("a");
+    assert_eq!(
+        (opened.start, opened.end),
+        (second.position, second.position)
+    );
+    assert_eq!(opened.snapshot.unwrap().position, second.position);
+    since(store.append("a", &batch(end, 1)));
+    assert!(store.replay("a", end, 10).is_err(), "the old epoch is gone");
+    let written = store.fill("a", &[1]);
+    assert_eq!(essence(&store.replay_all("a")), essence(&written));
+}
+
+fn rooms_with_a_journal_are_listed_in_order_and_in_pieces(store: Store) {
+    assert!(store.rooms(None, 10).is_empty());
+    for room in ["b", "A", "main", "a"] {
+        store.fill(room, &[1]);
+    }
+    store.open("looked-at");
+    assert_eq!(store.rooms(None, 10), ["A", "a", "b", "main"]);
+    assert_eq!(store.rooms(None, 2), ["A", "a"]);
+    assert_eq!(store.rooms(Some("a"), 2), ["b", "main"]);
+    assert!(store.rooms(Some("main"), 2).is_empty());
 }
 
 fn a_snapshot_that_is_older_or_foreign_is_passed_over(store: Store) {
@@ -363,7 +507,7 @@ fn rooms_have_journals_of_their_own(store: Store) {
     for (nth, room) in rooms.iter().enumerate() {
         let opened = store.open(room);
         assert_eq!(opened.end.rev.0, nth as u64 + 1, "{room}");
-        assert_eq!(store.replay(room, 0, 100).unwrap().len(), nth + 1, "{room}");
+        assert_eq!(store.replay_all(room).len(), nth + 1, "{room}");
         assert_eq!(opened.snapshot.is_some(), *room == "A", "{room}");
     }
 }

@@ -17,16 +17,18 @@ use std::{
 };
 
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use self::{
     reader::{ENDED, Readers},
-    writer::{Append, Command, OpenFile, Writer},
+    writer::{Append, Command, OpenFile, Restart, Writer},
 };
 pub use self::{schema::OpenError, trim::Keep};
 use super::{AppendError, Durability, Journal, Opened, ReadError, StoreFuture};
 use crate::{
     entry::{Batch, Position, Snapshot},
     ids::{Epoch, Revision, RoomName},
+    model::ModelId,
 };
 
 /// The database's file in its folder.
@@ -39,10 +41,12 @@ const LOCK: &str = "lock";
 ///
 /// Dropping it ends its threads and gives the folder free.
 pub struct DiskJournal {
+    id: Uuid,
     /// What the first entry of a room begins that has none; the same over restarts.
     epoch: Epoch,
-    writer: Writer,
+    /// They end before the writer, whose connection is the last and leaves one file behind.
     readers: Readers,
+    writer: Writer,
     _lock: File,
 }
 
@@ -54,7 +58,7 @@ impl DiskJournal {
     /// # Errors
     ///
     /// [`OpenError`], which names the folder and what to do.
-    pub fn open(folder: &Path, model: &str, keep: Keep) -> Result<Self, OpenError> {
+    pub fn open(folder: &Path, model: ModelId, keep: Keep) -> Result<Self, OpenError> {
         let lock = lock(folder)?;
         let file = folder.join(FILE);
         let connection = schema::open(&file, model)?;
@@ -62,6 +66,7 @@ impl DiskJournal {
             file: file.clone(),
             err,
         };
+        let id = schema::id(&connection).map_err(database)?;
         let epoch = schema::epoch(&connection).map_err(database)?;
         let open_file = OpenFile::at(&file).map_err(|err| OpenError::Folder {
             folder: folder.to_owned(),
@@ -69,6 +74,7 @@ impl DiskJournal {
         })?;
         let readers = Readers::start(&file).map_err(database)?;
         Ok(Self {
+            id,
             epoch,
             writer: Writer::start(connection, open_file, epoch, keep),
             readers,
@@ -103,6 +109,10 @@ impl Journal for DiskJournal {
         Durability::Disk
     }
 
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
     fn append<'a>(
         &'a self,
         room: &'a RoomName,
@@ -131,10 +141,24 @@ impl Journal for DiskJournal {
             .read(move |connection| reader::open(connection, &room, start))
     }
 
+    fn snapshot_at<'a>(
+        &'a self,
+        room: &'a RoomName,
+        until: Revision,
+    ) -> StoreFuture<'a, Option<Snapshot>, ReadError> {
+        let room = room.clone();
+        self.readers.read(move |connection| {
+            let Some((room, _)) = reader::find(connection, &room)? else {
+                return Ok(None);
+            };
+            Ok(reader::snapshot_at(connection, room, until)?)
+        })
+    }
+
     fn replay<'a>(
         &'a self,
         room: &'a RoomName,
-        after: Revision,
+        after: Position,
         max_entries: usize,
     ) -> StoreFuture<'a, Vec<Arc<Batch>>, ReadError> {
         let room = room.clone();
@@ -160,5 +184,37 @@ impl Journal for DiskJournal {
             }
             saved.await.map_err(|_| ended())?
         })
+    }
+
+    fn restart<'a>(
+        &'a self,
+        room: &'a RoomName,
+        after: Position,
+        snapshot: Snapshot,
+    ) -> StoreFuture<'a, Position, AppendError> {
+        let (reply, restarted) = oneshot::channel();
+        let sent = self.writer.send(Command::Restart(Restart {
+            room: room.clone(),
+            after,
+            snapshot,
+            reply,
+        }));
+        Box::pin(async move {
+            if !sent {
+                return Err(AppendError::Unavailable(ENDED.to_owned()));
+            }
+            let unknown = |_| AppendError::Unknown("the writer ended".to_owned());
+            restarted.await.map_err(unknown)?
+        })
+    }
+
+    fn rooms<'a>(
+        &'a self,
+        after: Option<&'a RoomName>,
+        max: usize,
+    ) -> StoreFuture<'a, Vec<RoomName>, ReadError> {
+        let after = after.cloned();
+        self.readers
+            .read(move |connection| reader::rooms(connection, after.as_ref(), max))
     }
 }

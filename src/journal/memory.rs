@@ -1,8 +1,9 @@
 //! Journals in memory: for tests and demonstrations; gone when the process ends.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     future::ready,
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -19,127 +20,182 @@ pub const KEEP_ENTRIES: usize = 10_000;
 
 /// A journal that keeps the last [`KEEP_ENTRIES`] entries a room.
 pub struct MemoryJournal {
+    id: Uuid,
     /// One for all rooms: together they begin and end with this process.
     epoch: Epoch,
-    rooms: Mutex<HashMap<RoomName, Kept>>,
+    rooms: Mutex<BTreeMap<RoomName, Kept>>,
 }
 
 struct Kept {
+    epoch: Epoch,
     batches: VecDeque<Arc<Batch>>,
-    entries: usize,
     end: Position,
-    snapshot: Option<Snapshot>,
+    /// Oldest first. What is kept of the journal begins at the first of them.
+    snapshots: VecDeque<Snapshot>,
 }
 
 impl MemoryJournal {
     pub fn new() -> Self {
         Self {
+            id: Uuid::new_v4(),
             epoch: Epoch(Uuid::new_v4()),
             rooms: Mutex::default(),
         }
     }
 
-    fn rooms(&self) -> MutexGuard<'_, HashMap<RoomName, Kept>> {
+    fn rooms(&self) -> MutexGuard<'_, BTreeMap<RoomName, Kept>> {
         // Nothing below can panic between two changes that belong together.
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn append_now(&self, room: &RoomName, batch: Arc<Batch>) -> Result<Position, AppendError> {
-        let mut rooms = self.rooms();
-        let end = rooms
-            .get(room)
-            .map_or(Position::start(self.epoch), |kept| kept.end);
-        if end != batch.after {
-            let kept = rooms.get(room).into_iter().flat_map(|kept| &kept.batches);
-            let since = kept
-                .filter(|other| other.end().rev > batch.after.rev)
-                .cloned()
-                .collect();
+    /// Finds the room, which must end there, and makes it where it has no entries yet.
+    fn ending<'a>(
+        &self,
+        rooms: &'a mut BTreeMap<RoomName, Kept>,
+        room: &RoomName,
+        after: Position,
+    ) -> Result<&'a mut Kept, AppendError> {
+        let known = rooms.get(room);
+        if known.map_or(Position::start(self.epoch), |kept| kept.end) != after {
+            let since = known.map_or_else(Vec::new, |kept| kept.since(after));
             return Err(AppendError::Conflict { since });
         }
-        let kept = rooms.entry(room.clone()).or_insert_with(|| Kept {
-            batches: VecDeque::new(),
-            entries: 0,
-            end,
-            snapshot: None,
-        });
+        Ok(rooms
+            .entry(room.clone())
+            .or_insert_with(|| Kept::new(after)))
+    }
+
+    fn append_now(&self, room: &RoomName, batch: Arc<Batch>) -> Result<Position, AppendError> {
+        let mut rooms = self.rooms();
+        let kept = self.ending(&mut rooms, room, batch.after)?;
         kept.end = batch.end();
-        kept.entries += batch.entries.len();
         kept.batches.push_back(batch);
         kept.drop_oldest();
         Ok(kept.end)
     }
 
     fn open_now(&self, room: &RoomName) -> Opened {
-        let start = Position::start(self.epoch);
         match self.rooms().get(room) {
             Some(kept) => Opened {
                 end: kept.end,
-                snapshot: kept.snapshot.clone(),
-                start,
+                snapshot: kept.snapshots.back().cloned(),
+                start: Position::start(kept.epoch),
             },
             None => Opened {
-                end: start,
+                end: Position::start(self.epoch),
                 snapshot: None,
-                start,
+                start: Position::start(self.epoch),
             },
         }
+    }
+
+    fn snapshot_at_now(&self, room: &RoomName, until: Revision) -> Option<Snapshot> {
+        let rooms = self.rooms();
+        let mut newest_first = rooms.get(room)?.snapshots.iter().rev();
+        newest_first
+            .find(|snapshot| snapshot.position.rev <= until)
+            .cloned()
     }
 
     fn replay_now(
         &self,
         room: &RoomName,
-        after: Revision,
+        after: Position,
         max_entries: usize,
     ) -> Result<Vec<Arc<Batch>>, ReadError> {
         let rooms = self.rooms();
         let Some(kept) = rooms.get(room) else {
             return Ok(Vec::new());
         };
-        if let Some(first) = kept.batches.front()
-            && after < first.after.rev
-        {
+        let begins = kept.batches.front().map_or(kept.end, |first| first.after);
+        if after.epoch != kept.epoch || after.order() < begins.order() {
             return Err(ReadError::Gone {
-                first: first.after.rev.next(),
+                first: begins.rev.next(),
             });
         }
         let mut entries = 0;
-        let later = kept.batches.iter().filter(|batch| batch.end().rev > after);
-        let piece = later.take_while(|batch| {
+        let piece = kept.since(after).into_iter().take_while(|batch| {
             let more = entries < max_entries.max(1);
-            entries += batch.entries.len();
+            entries += batch.entries.len().max(1);
             more
         });
-        Ok(piece.cloned().collect())
+        Ok(piece.collect())
     }
 
     fn save_now(&self, room: &RoomName, snapshot: Snapshot) {
         if let Some(kept) = self.rooms().get_mut(room) {
-            let newest = kept.snapshot.as_ref().map(|kept| kept.position.rev);
-            let fits =
-                snapshot.position.epoch == kept.end.epoch && snapshot.position.rev <= kept.end.rev;
-            if fits && newest < Some(snapshot.position.rev) {
-                kept.snapshot = Some(snapshot);
+            let newest = kept.snapshots.back().map(|kept| kept.position.order());
+            let position = snapshot.position;
+            let fits = position.epoch == kept.epoch && position.order() <= kept.end.order();
+            if fits && newest < Some(position.order()) {
+                kept.snapshots.push_back(snapshot);
+                kept.thin_out();
                 kept.drop_oldest();
             }
         }
     }
+
+    fn restart_now(
+        &self,
+        room: &RoomName,
+        after: Position,
+        snapshot: Snapshot,
+    ) -> Result<Position, AppendError> {
+        let mut rooms = self.rooms();
+        let kept = self.ending(&mut rooms, room, after)?;
+        *kept = Kept::new(snapshot.position);
+        kept.snapshots.push_back(snapshot);
+        Ok(kept.end)
+    }
+
+    fn rooms_now(&self, after: Option<&RoomName>, max: usize) -> Vec<RoomName> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rooms = self.rooms();
+        let names = rooms.range::<RoomName, _>((from, Bound::Unbounded));
+        names.map(|(name, _)| name.clone()).take(max).collect()
+    }
 }
 
 impl Kept {
-    /// Drops what is too many, but nothing that the snapshot does not hold.
+    fn new(start: Position) -> Self {
+        Self {
+            epoch: start.epoch,
+            batches: VecDeque::new(),
+            end: start,
+            snapshots: VecDeque::new(),
+        }
+    }
+
+    fn since(&self, after: Position) -> Vec<Arc<Batch>> {
+        let first = self
+            .batches
+            .partition_point(|batch| batch.end().order() <= after.order());
+        self.batches.range(first..).cloned().collect()
+    }
+
+    /// Lets all begin at a later snapshot, if enough entries are kept behind it.
     fn drop_oldest(&mut self) {
-        let Some(snapshot) = &self.snapshot else {
+        let end = self.end.rev.0;
+        let enough = |kept: &Snapshot| end - kept.position.rev.0 >= KEEP_ENTRIES as u64;
+        let Some(first) = self.snapshots.iter().rposition(enough) else {
             return;
         };
-        while let Some(oldest) = self.batches.front() {
-            let held = oldest.end().rev <= snapshot.position.rev;
-            let rest = self.entries - oldest.entries.len();
-            if !held || rest < KEEP_ENTRIES {
-                break;
-            }
-            self.entries = rest;
+        self.snapshots.drain(..first);
+        let held = self.snapshots[0].position.order();
+        while let Some(oldest) = self.batches.front()
+            && oldest.end().order() <= held
+        {
             self.batches.pop_front();
+        }
+    }
+
+    /// Of snapshots that lie close together only the first and the last are of use.
+    fn thin_out(&mut self) {
+        if let [.., before, middle, last] = self.snapshots.make_contiguous()
+            && last.position.rev.0 - before.position.rev.0 < KEEP_ENTRIES as u64
+        {
+            let middle = middle.position;
+            self.snapshots.retain(|kept| kept.position != middle);
         }
     }
 }
@@ -155,6 +211,10 @@ impl Journal for MemoryJournal {
         Durability::Memory
     }
 
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
     fn append<'a>(
         &'a self,
         room: &'a RoomName,
@@ -167,10 +227,18 @@ impl Journal for MemoryJournal {
         Box::pin(ready(Ok(self.open_now(room))))
     }
 
+    fn snapshot_at<'a>(
+        &'a self,
+        room: &'a RoomName,
+        until: Revision,
+    ) -> StoreFuture<'a, Option<Snapshot>, ReadError> {
+        Box::pin(ready(Ok(self.snapshot_at_now(room, until))))
+    }
+
     fn replay<'a>(
         &'a self,
         room: &'a RoomName,
-        after: Revision,
+        after: Position,
         max_entries: usize,
     ) -> StoreFuture<'a, Vec<Arc<Batch>>, ReadError> {
         Box::pin(ready(self.replay_now(room, after, max_entries)))
@@ -183,5 +251,22 @@ impl Journal for MemoryJournal {
     ) -> StoreFuture<'a, (), ReadError> {
         self.save_now(room, snapshot);
         Box::pin(ready(Ok(())))
+    }
+
+    fn restart<'a>(
+        &'a self,
+        room: &'a RoomName,
+        after: Position,
+        snapshot: Snapshot,
+    ) -> StoreFuture<'a, Position, AppendError> {
+        Box::pin(ready(self.restart_now(room, after, snapshot)))
+    }
+
+    fn rooms<'a>(
+        &'a self,
+        after: Option<&'a RoomName>,
+        max: usize,
+    ) -> StoreFuture<'a, Vec<RoomName>, ReadError> {
+        Box::pin(ready(Ok(self.rooms_now(after, max))))
     }
 }

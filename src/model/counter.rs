@@ -4,6 +4,7 @@
 //! to 0, and `limits` with `min` and/or `max` (`null`: none; one not named stays).
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{By, Model};
 use crate::{fields::Fields, rejection::Rejection};
@@ -102,6 +103,25 @@ impl Model for Counter {
 
     fn view(state: &CounterState) -> impl Serialize + '_ {
         state.value
+    }
+
+    fn export(state: &CounterState) -> serde_json::Result<Map<String, Value>> {
+        match serde_json::to_value(state)? {
+            Value::Object(fields) => Ok(fields),
+            other => Ok(Map::from_iter([("value".to_owned(), other)])),
+        }
+    }
+
+    fn import(fields: &Fields<'_>) -> Result<CounterState, Rejection> {
+        let within = -MAX_VALUE..=MAX_VALUE;
+        let value = fields.integer("value", within.clone())?;
+        let state = CounterState {
+            value: value.ok_or_else(|| Rejection::missing_field("value"))?,
+            min: fields.integer_or_null("min", within.clone())?.flatten(),
+            max: fields.integer_or_null("max", within)?.flatten(),
+        };
+        state.check()?;
+        Ok(state)
     }
 }
 

@@ -1,4 +1,4 @@
-use proptest::prelude::*;
+use proptest::{prelude::*, sample::Index};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -6,16 +6,25 @@ use super::*;
 use crate::{
     ids::Epoch,
     model::counter::{Counter, CounterAction, CounterState, MAX_VALUE},
+    settled::First,
 };
 
 fn start<M: Model>() -> Replica<M> {
-    Replica::new(Position::start(Epoch(Uuid::from_u128(1))))
+    Replica::new(Position::start(Epoch(Uuid::from_u128(1))), limits())
+}
+
+fn limits() -> Arc<Limits> {
+    Arc::new(Limits {
+        max_state_bytes: Some(1000),
+        ..Limits::default()
+    })
 }
 
 fn asked<A>(action: A) -> Asked<A> {
     Asked {
-        client: None,
-        action,
+        number: None,
+        action: Ok(action),
+        hold: Duration::ZERO,
     }
 }
 
@@ -27,17 +36,22 @@ fn commit<M: Model>(
 ) -> (Arc<Batch>, Vec<String>) {
     let asked: Vec<_> = actions.into_iter().map(asked).collect();
     let id = BatchId(Uuid::from_u128(u128::from(now)));
-    let judged = replica.judge(&asked, id, Millis(now), Some(1000));
+    let judged = replica.judge(&asked, id, Millis(now));
     let batch = judged.batch.clone();
-    let code = |verdict: &Result<_, Rejection>| match verdict {
-        Ok(_) => "ok".to_owned(),
-        Err(refused) => refused.code.to_string(),
-    };
     let codes = judged.verdicts.iter().map(code).collect();
-    if !batch.entries.is_empty() {
+    if !batch.is_empty() {
         replica.adopt(judged);
     }
     (batch, codes)
+}
+
+fn code(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Accepted(_) => "ok".to_owned(),
+        Verdict::Refused(refused) => refused.code.to_string(),
+        Verdict::Repeated => "repeated".to_owned(),
+        Verdict::Retry(retry) => format!("retry {} from {:?}", retry.why.code, retry.expected),
+    }
 }
 
 fn any_action() -> impl Strategy<Value = CounterAction> {
@@ -75,11 +89,11 @@ proptest! {
         for (number, actions) in batches.into_iter().enumerate() {
             if number == snapshot_after {
                 let snapshot = serde_json::to_string(&owner.snapshot().unwrap()).unwrap();
-                restored = Some(Replica::<Counter>::restore(&serde_json::from_str(&snapshot).unwrap()).unwrap());
+                restored = Some(Replica::<Counter>::restore(&serde_json::from_str(&snapshot).unwrap(), limits()).unwrap());
             }
             let (batch, _) = commit(&mut owner, actions, number as u64);
             prop_assert!(in_range(owner.state()));
-            if batch.entries.is_empty() {
+            if batch.is_empty() {
                 continue;
             }
             // As a store gives it back.
@@ -169,7 +183,7 @@ fn a_batch_names_the_one_before_it_and_time_never_falls() {
     assert_eq!(first.after.batch, None);
     assert_eq!(second.after, first.end());
     assert_eq!(second.after.batch, Some(first.id));
-    assert_eq!(second.entries[0].at, Millis(100));
+    assert_eq!(second.at, Millis(100));
     assert_eq!(replica.position(), second.end());
 }
 
@@ -193,7 +207,7 @@ fn a_batch_that_does_not_follow_is_not_applied() {
 }
 
 #[test]
-fn a_batch_that_the_model_does_not_take_again_changes_nothing() {
+fn a_batch_that_the_model_does_not_take_again_is_not_passed_over() {
     let mut owner = start::<Counter>();
     let (batch, _) = commit(&mut owner, [CounterAction::Reset, CounterAction::Reset], 1);
     let mut batch = Batch::clone(&batch);
@@ -214,7 +228,7 @@ fn a_batch_that_the_model_does_not_take_again_changes_nothing() {
 fn another_models_snapshot_is_refused() {
     let snapshot = start::<Counter>().snapshot().unwrap();
     assert!(matches!(
-        Replica::<Fickle>::restore(&snapshot),
+        Replica::<Fickle>::restore(&snapshot, limits()),
         Err(RestoreError::OtherModel { .. })
     ));
     let newer = Snapshot {
@@ -222,8 +236,8 @@ fn another_models_snapshot_is_refused() {
         ..snapshot
     };
     assert!(matches!(
-        Replica::<Counter>::restore(&newer),
-        Err(RestoreError::OtherVersion {
+        Replica::<Counter>::restore(&newer, limits()),
+        Err(RestoreError::Newer {
             found: 2,
             expected: 1
         })
@@ -234,10 +248,227 @@ fn another_models_snapshot_is_refused() {
 fn nothing_is_adopted_before_it_is_committed() {
     let replica = start::<Counter>();
     let asked = [asked(CounterAction::Plus { by: 5 })];
-    let judged = replica.judge(&asked, BatchId(Uuid::nil()), Millis(1), None);
+    let judged = replica.judge(&asked, BatchId(Uuid::nil()), Millis(1));
     assert_eq!(judged.views.iter().collect::<Vec<_>>(), [b"5"]);
     assert_eq!(
         (replica.state().value, replica.position().rev),
         (0, Revision(0))
     );
+}
+
+fn client(id: u128) -> ClientId {
+    ClientId(Uuid::from_u128(id))
+}
+
+fn numbered(client: ClientId, n: u64, action: CounterAction) -> Asked<CounterAction> {
+    Asked {
+        number: Some(Number { client, n }),
+        ..asked(action)
+    }
+}
+
+/// Judges and commits what was asked, and says what became of each.
+fn settle(replica: &mut Replica<Counter>, asked: &[Asked<CounterAction>]) -> Vec<String> {
+    let judged = replica.judge(asked, BatchId(Uuid::new_v4()), Millis(1));
+    let codes = judged.verdicts.iter().map(code).collect();
+    if !judged.batch.is_empty() {
+        replica.adopt(judged);
+    }
+    codes
+}
+
+const PLUS: CounterAction = CounterAction::Plus { by: 1 };
+
+#[test]
+fn a_number_is_taken_once_and_only_if_it_is_the_next() {
+    let (ann, bob) = (client(1), client(2));
+    let mut replica = start::<Counter>();
+    let far = CounterAction::Set { value: i64::MAX };
+    let asked = [
+        numbered(ann, 2, PLUS),
+        numbered(ann, 1, PLUS),
+        numbered(ann, 1, PLUS),
+        numbered(bob, 1, far),
+        numbered(ann, 2, PLUS),
+        numbered(ann, 4, PLUS),
+        numbered(bob, 2, PLUS),
+    ];
+    let codes = settle(&mut replica, &asked);
+    let expected = [
+        "retry gap from Some(1)",
+        "ok",
+        "repeated",
+        "out_of_range",
+        "ok",
+        "retry gap from Some(3)",
+        "ok",
+    ];
+    assert_eq!(codes, expected);
+    assert_eq!(
+        (replica.state().value, replica.position().rev),
+        (3, Revision(3))
+    );
+    let again = settle(&mut replica, &asked[1..5]);
+    assert_eq!(again, ["repeated"; 4]);
+    assert_eq!((replica.state().value, replica.settled().last(ann)), (3, 2));
+    assert!(matches!(replica.settled().first(bob, 1), First::Refused(_)));
+}
+
+#[test]
+fn what_cannot_be_understood_is_refused_and_what_is_over_a_limit_is_not_taken() {
+    let ann = client(1);
+    let mut replica = start::<Counter>();
+    let declined = |n, declined| Asked {
+        action: Err(declined),
+        hold: Duration::from_millis(300),
+        ..numbered(ann, n, PLUS)
+    };
+    let malformed = || Declined::Refused(Rejection::missing_field("action"));
+    let limited = || Declined::NotTaken(Rejection::new("rate_limited", "slower"));
+    let asked = [
+        declined(1, malformed()),
+        declined(2, limited()),
+        declined(3, malformed()),
+        declined(1, limited()),
+    ];
+    let expected = [
+        "missing_field",
+        "retry rate_limited from Some(2)",
+        "retry gap from Some(2)",
+        "repeated",
+    ];
+    assert_eq!(settle(&mut replica, &asked), expected);
+    let judged = replica.judge(&asked[2..3], BatchId(Uuid::nil()), Millis(1));
+    assert!(judged.batch.is_empty());
+    match &judged.verdicts[0] {
+        Verdict::Retry(retry) => assert_eq!(retry.after, Duration::from_millis(300)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_room_that_remembers_all_it_may_takes_no_new_clients() {
+    let limits = Limits {
+        max_clients_per_room: Some(4),
+        ..Limits::default()
+    };
+    let mut replica =
+        Replica::<Counter>::new(Position::start(Epoch(Uuid::from_u128(1))), Arc::new(limits));
+    let newcomers: Vec<_> = (1..=4).map(|id| numbered(client(id), 1, PLUS)).collect();
+    let crowded = "retry overloaded from Some(1)";
+    assert_eq!(
+        settle(&mut replica, &newcomers),
+        ["ok", "ok", "ok", crowded]
+    );
+    assert_eq!(
+        settle(&mut replica, &[asked(PLUS)]),
+        ["ok"],
+        "without a number"
+    );
+}
+
+#[test]
+fn numbers_beyond_the_window_are_not_taken() {
+    let ann = client(1);
+    let mut replica = start::<Counter>();
+    let many: Vec<_> = (1..=WINDOW + 1).map(|n| numbered(ann, n, PLUS)).collect();
+    let codes = settle(&mut replica, &many);
+    assert!(codes[..WINDOW as usize].iter().all(|code| code == "ok"));
+    let next = format!("retry overloaded from Some({})", WINDOW + 1);
+    assert_eq!(codes.last(), Some(&next));
+    assert_eq!(settle(&mut replica, &many[WINDOW as usize..]), ["ok"]);
+}
+
+proptest! {
+    /// Whatever is sent, how often and in which order: each client's numbers are settled once and
+    /// in order, and whoever replays the batches knows the same.
+    #[test]
+    fn every_number_is_applied_once(
+        sent in prop::collection::vec(prop::collection::vec((1..4u128, 1..12u64, any::<bool>()), 1..12), 1..30),
+        restored_at in any::<Index>(),
+    ) {
+        let mut owner = start::<Counter>();
+        let mut follower = start::<Counter>();
+        let (mut value, mut last) = (0, HashMap::new());
+        let restored_at = restored_at.index(sent.len());
+        for (turn, batch) in sent.into_iter().enumerate() {
+            let action = |fits| if fits { PLUS } else { CounterAction::Set { value: i64::MAX } };
+            let asked: Vec<_> = batch.iter().map(|(id, n, fits)| numbered(client(*id), *n, action(*fits))).collect();
+            for (id, n, fits) in batch {
+                let last = last.entry(id).or_insert(0);
+                if n == *last + 1 {
+                    *last = n;
+                    value += i64::from(fits);
+                }
+            }
+            let judged = owner.judge(&asked, BatchId(Uuid::from_u128(turn as u128)), Millis(turn as u64));
+            let batch = judged.batch.clone();
+            if !batch.is_empty() {
+                owner.adopt(judged);
+                follower.replay(&batch).unwrap();
+            }
+            if turn == restored_at {
+                follower = Replica::restore(&follower.snapshot().unwrap(), limits()).unwrap();
+            }
+        }
+        prop_assert_eq!(owner.state().value, value);
+        for (id, n) in last {
+            prop_assert_eq!(owner.settled().last(client(id)), n);
+        }
+        prop_assert_eq!(owner.settled().to_remembered(), follower.settled().to_remembered());
+        prop_assert_eq!(owner.position(), follower.position());
+    }
+}
+
+/// A count that once was kept as text, and whose action once had another name.
+struct Newer;
+
+#[derive(Serialize, Deserialize)]
+struct Add(i64);
+
+impl Model for Newer {
+    const NAME: &'static str = "counter";
+    const VERSION: u32 = 2;
+    type State = i64;
+    type Action = Add;
+
+    fn apply(state: &mut i64, Add(by): &Add, _: &By) -> Result<(), Rejection> {
+        *state += by;
+        Ok(())
+    }
+
+    fn migrate(stored: Stored, from: u32) -> Result<serde_json::Value, Rejection> {
+        assert_eq!(from, 1);
+        let field = |value: &serde_json::Value, name: &str| value[name].clone();
+        Ok(match stored {
+            Stored::State(state) => field(&state, "value"),
+            Stored::Action(action) => field(&action, "by"),
+        })
+    }
+}
+
+#[test]
+fn what_an_older_version_stored_is_brought_up_and_what_a_newer_one_stored_is_refused() {
+    let mut older = start::<Counter>();
+    let by = |by| [CounterAction::Plus { by }];
+    commit(&mut older, by(5), 1);
+    let snapshot = older.snapshot().unwrap();
+    let (batch, _) = commit(&mut older, by(3), 2);
+    let mut newer = Replica::<Newer>::restore(&snapshot, limits()).unwrap();
+    newer.replay(&batch).unwrap();
+    assert_eq!(*newer.state(), 8);
+
+    let (batch, _) = commit(&mut newer, [Add(1)], 3);
+    assert_eq!(batch.version, 2);
+    let refused = older.replay(&batch).unwrap_err();
+    assert!(refused.to_string().contains("version 2"), "{refused}");
+    let unknown = Replica::<Fickle>::restore(
+        &Snapshot {
+            model: "fickle".to_owned(),
+            version: 0,
+            ..snapshot
+        },
+        limits(),
+    );
+    assert!(matches!(unknown, Err(RestoreError::Migrate(_))));
 }

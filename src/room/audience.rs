@@ -9,8 +9,10 @@ use actix::prelude::*;
 
 use crate::{
     deliver::{Answer, Deliver, Entered, OwnerGone},
-    ids::{OwnerId, SessionId, WorkerId},
-    outbox::{StateFrames, UsersFrame},
+    ids::{ClientId, OwnerId, SessionId, WorkerId},
+    outbox::{States, UsersFrame},
+    permissions::Permissions,
+    protocol::Dialect,
 };
 
 /// Which session something comes from.
@@ -18,6 +20,25 @@ use crate::{
 pub struct Origin {
     pub worker: WorkerId,
     pub session: SessionId,
+}
+
+/// Who has a session, and what it speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seat {
+    Classic,
+    V1 {
+        client: ClientId,
+        permissions: Permissions,
+    },
+}
+
+impl Seat {
+    pub fn dialect(self) -> Dialect {
+        match self {
+            Self::Classic => Dialect::Classic,
+            Self::V1 { .. } => Dialect::V1,
+        }
+    }
 }
 
 /// Who hears what the room tells one worker.
@@ -31,8 +52,19 @@ pub struct Listener {
 pub struct Audience {
     owner: OwnerId,
     max_pending_bytes: usize,
-    sessions: HashMap<SessionId, WorkerId>,
+    sessions: HashMap<SessionId, Member>,
+    /// The one session of each client.
+    clients: HashMap<ClientId, Origin>,
     workers: HashMap<WorkerId, Worker>,
+}
+
+/// A session that is in.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    pub worker: WorkerId,
+    pub seat: Seat,
+    /// Up to which of its client's numbers it was told that they are settled.
+    pub acked: u64,
 }
 
 /// A worker that has sessions of the room.
@@ -70,6 +102,7 @@ impl Audience {
             owner,
             max_pending_bytes: max_pending_bytes.unwrap_or(usize::MAX),
             sessions: HashMap::new(),
+            clients: HashMap::new(),
             workers: HashMap::new(),
         }
     }
@@ -79,16 +112,55 @@ impl Audience {
         self.sessions.len()
     }
 
-    /// Counts a session in; it hears nothing before it is welcomed.
-    pub fn add(&mut self, from: Origin, listener: Listener) {
-        if self.sessions.insert(from.session, from.worker).is_none() {
-            let worker = self.workers.entry(from.worker).or_insert_with(|| Worker {
+    /// Whether somebody speaks it.
+    pub fn speaks(&self, dialect: Dialect) -> bool {
+        match dialect {
+            Dialect::Classic => self.sessions.len() > self.clients.len(),
+            Dialect::V1 => !self.clients.is_empty(),
+        }
+    }
+
+    /// A session that is in, to take note of what it is told.
+    pub fn member(&mut self, session: SessionId) -> Option<&mut Member> {
+        self.sessions.get_mut(&session)
+    }
+
+    /// The sessions that speak `tallyroom.v1`.
+    pub fn clients(&self) -> impl Iterator<Item = (Origin, Seat)> {
+        let seat = |from: &Origin| Some((*from, self.sessions.get(&from.session)?.seat));
+        self.clients.values().filter_map(seat)
+    }
+
+    /// Counts a session in; it hears nothing before it is welcomed. An older one of the same client
+    /// is out, and told so. `acked` is what it will be told to be settled.
+    pub fn add(&mut self, from: Origin, seat: Seat, acked: u64, listener: Listener) -> Told {
+        let mut told = Told::default();
+        if let Seat::V1 { client, .. } = seat
+            && let Some(older) = self.clients.get(&client).copied()
+        {
+            let mut news = Deliver::new(self.owner);
+            news.replaced.push(older.session);
+            told = self.deliver(older.worker, news);
+            self.leave(older);
+        }
+        if let Seat::V1 { client, .. } = seat {
+            self.clients.insert(client, from);
+        }
+        let worker = from.worker;
+        let member = Member {
+            worker,
+            seat,
+            acked,
+        };
+        if self.sessions.insert(from.session, member).is_none() {
+            let worker = self.workers.entry(worker).or_insert_with(|| Worker {
                 listener,
                 sessions: 0,
                 pending: VecDeque::new(),
             });
             worker.sessions += 1;
         }
+        told
     }
 
     /// Tells a session what a newcomer is told first; all that follows is for it, too.
@@ -100,20 +172,21 @@ impl Audience {
 
     /// Takes a session out; false where it was not in.
     pub fn leave(&mut self, from: Origin) -> bool {
-        if self.sessions.remove(&from.session).is_none() {
+        let Some(member) = self.sessions.remove(&from.session) else {
             return false;
+        };
+        if let Seat::V1 { client, .. } = member.seat {
+            self.clients.remove(&client);
         }
         if let Some(worker) = self.workers.get_mut(&from.worker) {
             worker.sessions -= 1;
-            if worker.sessions == 0 {
-                self.workers.remove(&from.worker);
-            }
         }
+        self.forget_unused(from.worker);
         true
     }
 
     /// Tells single sessions their answers, and all of them the states.
-    pub fn tell(&mut self, mut answers: Answers, states: Option<StateFrames>) -> Told {
+    pub fn tell(&mut self, mut answers: Answers, states: Option<States>) -> Told {
         self.tell_each(|owner, worker| {
             let mut news = answers.0.remove(&worker);
             if let Some(states) = &states {
@@ -184,18 +257,28 @@ impl Audience {
                 }
                 Err(SendError::Closed(_)) => {
                     self.workers.remove(&to);
-                    self.sessions.retain(|_, worker| *worker != to);
+                    self.sessions.retain(|_, member| member.worker != to);
+                    self.clients.retain(|_, from| from.worker != to);
                     told.died = true;
-                    break;
+                    return told;
                 }
             }
         }
+        self.forget_unused(to);
         told
+    }
+
+    /// A worker without sessions is told what still waits for it, and then no more.
+    fn forget_unused(&mut self, id: WorkerId) {
+        let unused = |worker: &Worker| worker.sessions == 0 && worker.pending.is_empty();
+        if self.workers.get(&id).is_some_and(unused) {
+            self.workers.remove(&id);
+        }
     }
 }
 
 impl Told {
-    fn add(&mut self, other: Self) {
+    pub fn add(&mut self, other: Self) {
         self.busy.extend(other.busy);
         self.died |= other.died;
     }
@@ -211,7 +294,11 @@ mod tests {
     use actix_web::web::Bytes;
 
     use super::*;
-    use crate::{deliver::Underway, limits::MAX_EVENTS_BEHIND};
+    use crate::{
+        deliver::Underway,
+        limits::MAX_EVENTS_BEHIND,
+        outbox::{StateFrames, Takes},
+    };
 
     /// A worker with a mailbox that is full at once.
     struct Tight(Arc<Mutex<Vec<Deliver>>>);
@@ -245,19 +332,24 @@ mod tests {
         session: SessionId(1),
     };
 
-    fn state(number: u32) -> StateFrames {
+    fn state(number: u32) -> States {
         let frame = Bytes::copy_from_slice(&number.to_be_bytes());
-        StateFrames {
-            every: frame.clone(),
-            newest: frame,
-            events: 1,
+        States {
+            newest: Some(frame.clone()),
+            every: Some(StateFrames {
+                every: frame.clone(),
+                newest: frame,
+                events: 1,
+            }),
         }
     }
 
     fn enter(audience: &mut Audience, from: Origin, listener: Listener) -> Told {
-        audience.add(from, listener);
+        let _ = audience.add(from, Seat::Classic, 0, listener);
         let entered = Entered {
             session: from.session,
+            takes: Takes::Every,
+            welcome: Bytes::new(),
             users: UsersFrame {
                 count: audience.len(),
                 frame: Bytes::new(),
@@ -269,7 +361,8 @@ mod tests {
 
     fn events(news: &[Deliver]) -> u64 {
         let states = news.iter().filter_map(|news| news.states.as_ref());
-        states.map(|states| states.events).sum()
+        let every = states.filter_map(|states| states.every.as_ref());
+        every.map(|every| every.events).sum()
     }
 
     fn audience() -> (Audience, Arc<Mutex<Vec<Deliver>>>, Listener) {
@@ -346,6 +439,32 @@ mod tests {
         };
         let (before, after) = heard.split_at(heard.iter().position(enters).unwrap());
         assert_eq!((events(before), events(after)), (3, 1));
+    }
+
+    #[actix_web::test]
+    async fn a_clients_new_session_replaces_its_older_one() {
+        let (mut audience, heard, listener) = audience();
+        let seat = Seat::V1 {
+            client: ClientId(uuid::Uuid::from_u128(7)),
+            permissions: Permissions { admin: false },
+        };
+        let _ = audience.add(FROM, seat, 0, listener.clone());
+        let newer = Origin {
+            session: SessionId(2),
+            ..FROM
+        };
+        let _ = audience.add(newer, seat, 0, listener);
+        flush_all(&mut audience, &heard).await;
+        let replaced: Vec<_> = heard
+            .lock()
+            .unwrap()
+            .iter()
+            .flat_map(|news| news.replaced.clone())
+            .collect();
+        assert_eq!(replaced, [FROM.session]);
+        assert_eq!((audience.len(), audience.leave(FROM)), (1, false));
+        assert!(audience.speaks(Dialect::V1) && !audience.speaks(Dialect::Classic));
+        assert!(audience.leave(newer) && !audience.speaks(Dialect::V1));
     }
 
     #[actix_web::test]

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
-    ids::{Revision, RoomName},
+    ids::RoomName,
     journal::{Journal, ReadError},
+    limits::Limits,
     model::Model,
     rejection::Rejection,
     replica::{ReplayError, Replica, RestoreError},
@@ -26,25 +27,35 @@ pub enum LoadError {
     View(Rejection),
 }
 
-/// The room as the journal has it, and the revision of the snapshot that it was begun from.
+/// A room as the journal has it.
+pub struct Loaded<M: Model> {
+    pub replica: Replica<M>,
+    /// How many entries and refusals came after the snapshot that it was begun from.
+    pub replayed: u64,
+}
+
+/// Brings a room back.
 pub async fn load<M: Model>(
     journal: Arc<dyn Journal>,
     name: RoomName,
-) -> Result<(Replica<M>, Revision), LoadError> {
+    limits: Arc<Limits>,
+) -> Result<Loaded<M>, LoadError> {
     let opened = journal.open(&name).await?;
     let mut replica = match &opened.snapshot {
-        Some(snapshot) => Replica::restore(snapshot)?,
-        None => Replica::new(opened.start),
+        Some(snapshot) => Replica::restore(snapshot, limits)?,
+        None => Replica::new(opened.start, limits),
     };
-    let snapshot_rev = replica.position().rev;
+    let mut replayed = 0;
     loop {
-        let after = replica.position().rev;
-        let piece = journal.replay(&name, after, REPLAY_PIECE).await?;
+        let piece = journal
+            .replay(&name, replica.position(), REPLAY_PIECE)
+            .await?;
         if piece.is_empty() {
-            return Ok((replica, snapshot_rev));
+            return Ok(Loaded { replica, replayed });
         }
         for batch in piece {
             replica.replay(&batch)?;
+            replayed += batch.weight();
         }
     }
 }

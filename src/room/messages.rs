@@ -1,15 +1,24 @@
 //! What an owner is asked.
 
 use actix::prelude::*;
+use serde_json::{Map, Value};
+use tokio::sync::oneshot;
 
-use super::audience::{Listener, Origin};
-use crate::{model::Model, replica::Asked};
+use super::audience::{Listener, Origin, Seat};
+use crate::{
+    entry::Position,
+    ids::{Epoch, Revision},
+    model::Model,
+    rejection::Rejection,
+    replica::{Asked, Retry},
+};
 
 /// Lets a session into the room; the answer is that it is in.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Join {
     pub from: Origin,
+    pub seat: Seat,
     pub listener: Listener,
 }
 
@@ -26,6 +35,73 @@ pub struct Leave(pub Origin);
 pub struct Submit<M: Model> {
     pub from: Origin,
     pub actions: Vec<(Asked<M::Action>, usize)>,
+}
+
+/// One action without a session; answered when it is committed or will not be.
+#[derive(Message)]
+#[rtype(result = "Result<Outcome, Gone>")]
+pub struct Act<M: Model>(pub Asked<M::Action>);
+
+/// What became of an action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Accepted {
+        made: Seen,
+        /// It was accepted before, and not applied again.
+        replayed: bool,
+    },
+    Refused {
+        why: Rejection,
+        replayed: bool,
+    },
+    Retry(Retry),
+}
+
+/// A room's value at a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub epoch: Epoch,
+    pub rev: Revision,
+    /// As JSON.
+    pub value: Vec<u8>,
+}
+
+/// The owner died before it could answer: whether the action is in is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the room failed, and what became of the action is not known; send it again")]
+pub struct Gone;
+
+/// Asks for the present value and how many sessions there are.
+#[derive(Message)]
+#[rtype(result = "(Seen, usize)")]
+pub struct Look;
+
+/// Asks for what an export says of the room, and where it stands.
+#[derive(Message)]
+#[rtype(result = "Result<(Position, Map<String, Value>), String>")]
+pub struct Export;
+
+/// Begins a new epoch with this state; answered when that is committed.
+#[derive(Message)]
+#[rtype(result = "Result<(), ImportError>")]
+pub struct Import<M: Model>(pub M::State);
+
+/// A state that waits until nothing is in flight.
+pub struct WaitingImport<M: Model> {
+    pub state: M::State,
+    pub reply: oneshot::Sender<Result<(), ImportError>>,
+}
+
+/// A room was not begun anew, or it is not known.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// Nothing was changed.
+    #[error("it was not imported: {0}")]
+    Refused(String),
+    /// The store did not say whether it wrote, or the owner died.
+    #[error("it is not known whether it was imported: {0}")]
+    Unknown(String),
 }
 
 /// Answered when nothing is underway any more.

@@ -16,7 +16,12 @@ use actix_web::http::{
     uri::Authority,
 };
 
-use crate::ids::InvalidRoomName;
+use crate::{
+    ids::InvalidRoomName,
+    permissions::Permissions,
+    protocol::{self, Negotiated},
+    rejection::Rejection,
+};
 
 /// What of a request the checks look at.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +29,42 @@ pub struct Request<'a> {
     pub headers: &'a HeaderMap,
     /// Where the listener is bound that took the connection.
     pub listener: SocketAddr,
+    /// Who made the connection, where that is known.
+    pub peer: Option<SocketAddr>,
+}
+
+impl Request<'_> {
+    /// What whoever asks may do: on the machine itself, without a proxy in between, everything.
+    pub fn permissions(&self) -> Permissions {
+        /// By these a proxy says for whom it asks.
+        const FORWARDING: [&str; 5] = [
+            "forwarded",
+            "via",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-real-ip",
+        ];
+        let local = self
+            .peer
+            .is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+        let forwarded = FORWARDING
+            .iter()
+            .any(|name| self.headers.contains_key(*name));
+        Permissions {
+            admin: local && !forwarded,
+        }
+    }
+
+    /// What the client wants to speak, and who it is.
+    ///
+    /// # Errors
+    ///
+    /// 400 where the client's id is no UUID.
+    pub fn negotiate(&self) -> Result<Negotiated, Denial> {
+        let offered = self.headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
+        let bad = |why: Rejection| Denial::bad_field(&why.message);
+        protocol::negotiate(offered.filter_map(|value| value.to_str().ok())).map_err(bad)
+    }
 }
 
 /// Which hosts and origins are let in beside those that always are.
@@ -58,6 +99,10 @@ impl Denial {
 
     pub fn overloaded(detail: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail)
+    }
+
+    pub fn bad_field(detail: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_field", detail)
     }
 
     fn wrong_host(detail: &str) -> Self {
@@ -133,7 +178,7 @@ fn only_value(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Den
         Ok(text) if values.next().is_none() => Ok(Some(text)),
         _ => {
             let detail = format!("the header {name} must stand once, in ASCII");
-            Err(Denial::new(StatusCode::BAD_REQUEST, "bad_field", &detail))
+            Err(Denial::bad_field(&detail))
         }
     }
 }
@@ -266,7 +311,11 @@ mod tests {
 
     fn request(headers: &HeaderMap) -> Request<'_> {
         let listener = "127.0.0.1:6789".parse().unwrap();
-        Request { headers, listener }
+        Request {
+            headers,
+            listener,
+            peer: None,
+        }
     }
 
     #[test]
@@ -321,8 +370,34 @@ mod tests {
         let anywhere = Request {
             headers: &none,
             listener: "0.0.0.0:80".parse().unwrap(),
+            peer: None,
         };
         assert!(admission.check_host(&anywhere).is_ok());
+    }
+
+    #[test]
+    fn whoever_comes_from_the_machine_itself_and_through_no_proxy_is_admin() {
+        let admin = |peer: &str, headers: &HeaderMap| {
+            let request = Request {
+                peer: Some(peer.parse().unwrap()),
+                ..request(headers)
+            };
+            request.permissions().admin
+        };
+        let none = HeaderMap::new();
+        for (peer, expected) in [
+            ("127.0.0.1:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("10.0.0.1:1", false),
+        ] {
+            assert_eq!(admin(peer, &none), expected, "{peer}");
+        }
+        for name in ["forwarded", "x-forwarded-for", "x-real-ip", "via"] {
+            let proxied = headers(&[(HeaderName::from_static(name), "x")]);
+            assert!(!admin("127.0.0.1:1", &proxied), "{name}");
+        }
+        assert!(!request(&none).permissions().admin, "nobody knows who");
     }
 
     #[test]

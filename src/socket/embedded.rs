@@ -24,7 +24,12 @@ use super::{
     Admitted, Place, Sockets,
     admission::{self, Denial},
 };
-use crate::{link::Link, model::Model, session::Session};
+use crate::{
+    link::Link,
+    model::Model,
+    protocol::{Dialect, v1},
+    session::{Opening, Session},
+};
 
 /// Whether a request asks for a WebSocket, and for nothing else: what stands in a list with others
 /// may be passed over (RFC 9110, section 7.8), and actix would send our frames in chunks of HTTP.
@@ -40,6 +45,7 @@ pub fn admission_request(request: &HttpRequest) -> admission::Request<'_> {
     admission::Request {
         headers: request.headers(),
         listener: request.app_config().local_addr(),
+        peer: request.peer_addr(),
     }
 }
 
@@ -55,8 +61,11 @@ impl<M: Model> Sockets<M> {
         payload: web::Payload,
         room: &str,
     ) -> Result<HttpResponse, Denial> {
-        let Admitted { room, place } = self.admit(&admission_request(request), room)?;
+        let Admitted { room, seat, place } = self.admit(&admission_request(request), room)?;
         let mut response = handshake(request.head()).map_err(bad_handshake)?;
+        if seat.dialect() == Dialect::V1 {
+            response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, v1::SUBPROTOCOL));
+        }
         let worker = self.fanouts.worker(&self.limits);
         let link = worker.connect();
         let body = Frames {
@@ -67,14 +76,14 @@ impl<M: Model> Sockets<M> {
         let response = response
             .message_body(BoxBody::new(body))
             .map_err(|err| internal(&err))?;
-        Session::start_on(
+        let opening = Opening {
             worker,
             link,
-            self.rooms.clone(),
+            limits: self.limits.clone(),
             room,
-            self.limits.clone(),
-            socket.boxed_local(),
-        );
+            seat,
+        };
+        Session::start_on(opening, self.rooms.clone(), socket.boxed_local());
         Ok(response.into())
     }
 }

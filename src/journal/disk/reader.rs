@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::schema::prepare;
 use crate::{
     entry::{Batch, Position, Snapshot},
-    ids::{BatchId, Epoch, Revision, RoomName},
+    ids::{BatchId, Epoch, Millis, Revision, RoomName},
     journal::{Opened, ReadError, StoreFuture},
 };
 
@@ -102,8 +102,8 @@ pub fn open(
     };
     let start = Position::start(epoch);
     Ok(Opened {
-        end: end(connection, room, epoch)?.map_or(start, |(end, _)| end),
-        snapshot: newest_snapshot(connection, room)?,
+        end: end(connection, room, epoch)?.unwrap_or(start),
+        snapshot: snapshot_at(connection, room, Revision(i64::MAX as u64))?,
         start,
     })
 }
@@ -118,87 +118,133 @@ pub fn find(connection: &Connection, room: &RoomName) -> rusqlite::Result<Option
         .optional()
 }
 
-/// Where the room's last batch ends, and its part.
-pub fn end(
-    connection: &Connection,
-    room: i64,
-    epoch: Epoch,
-) -> rusqlite::Result<Option<(Position, i64)>> {
+/// Where the room's last batch ends.
+pub fn end(connection: &Connection, room: i64, epoch: Epoch) -> rusqlite::Result<Option<Position>> {
     let last = "SELECT rev, part, id FROM batches WHERE room = ?1
         ORDER BY rev DESC, part DESC LIMIT 1";
     connection
         .prepare_cached(last)?
         .query_row([room], |row| {
-            let position = Position {
+            Ok(Position {
                 epoch,
                 rev: Revision(row.get(0)?),
+                part: row.get(1)?,
                 batch: Some(BatchId(uuid(row, 2)?)),
-            };
-            Ok((position, row.get(1)?))
+            })
         })
         .optional()
 }
 
-fn newest_snapshot(connection: &Connection, room: i64) -> rusqlite::Result<Option<Snapshot>> {
-    let newest = "SELECT snapshot FROM snapshots WHERE room = ?1
+/// The newest snapshot at or before a revision.
+pub fn snapshot_at(
+    connection: &Connection,
+    room: i64,
+    until: Revision,
+) -> rusqlite::Result<Option<Snapshot>> {
+    let newest = "SELECT snapshot FROM snapshots WHERE room = ?1 AND rev <= ?2
         ORDER BY rev DESC, part DESC LIMIT 1";
+    let until = i64::try_from(until.0).unwrap_or(i64::MAX);
     connection
         .prepare_cached(newest)?
-        .query_row([room], |row| json(row, 0))
+        .query_row((room, until), |row| json(row, 0))
         .optional()
 }
 
-/// The batches after a revision, oldest first, until `max_entries` are there.
+/// Where the newest snapshot of a room stands.
+pub fn snapshot_order(
+    connection: &Connection,
+    room: i64,
+) -> rusqlite::Result<Option<(Revision, u64)>> {
+    let newest = "SELECT rev, part FROM snapshots WHERE room = ?1
+        ORDER BY rev DESC, part DESC LIMIT 1";
+    connection
+        .prepare_cached(newest)?
+        .query_row([room], |row| Ok((Revision(row.get(0)?), row.get(1)?)))
+        .optional()
+}
+
+/// The batches after a position, oldest first, until `max_entries` are there.
 pub fn replay(
     connection: &Connection,
     room: &RoomName,
-    after: Revision,
+    after: Position,
     max_entries: usize,
 ) -> Result<Vec<Arc<Batch>>, ReadError> {
     let Some((room, epoch)) = find(connection, room)? else {
         return Ok(Vec::new());
     };
-    let first = first_after(connection, room)?;
-    if first.is_some_and(|first| after < first) {
+    let begins = begins(connection, room, epoch)?;
+    if after.epoch != epoch || after.order() < begins.order() {
         return Err(ReadError::Gone {
-            first: first.map_or(Revision(1), Revision::next),
+            first: begins.rev.next(),
         });
     }
-    let later = "SELECT id, after_rev, after_id, entries FROM batches
-        WHERE room = ?1 AND rev > ?2 ORDER BY rev, part";
+    let later = "SELECT id, after_rev, after_part, after_id, at, version, entries, refusals
+        FROM batches WHERE room = ?1 AND (rev, part) > (?2, ?3) ORDER BY rev, part";
     let mut statement = connection.prepare_cached(later)?;
-    let mut rows = statement.query((room, after.0))?;
+    let mut rows = statement.query((room, after.rev.0, after.part))?;
     let mut batches = Vec::new();
     let mut entries = 0;
     while entries < max_entries.max(1)
         && let Some(row) = rows.next()?
     {
         let batch = batch(row, epoch)?;
-        entries += batch.entries.len();
+        // A batch of refusals alone counts, too, so that a piece is never without bound.
+        entries += batch.entries.len().max(1);
         batches.push(Arc::new(batch));
     }
     Ok(batches)
 }
 
-/// The revision after which the oldest batch kept begins.
-fn first_after(connection: &Connection, room: i64) -> rusqlite::Result<Option<Revision>> {
-    let first = "SELECT after_rev FROM batches WHERE room = ?1 ORDER BY rev, part LIMIT 1";
-    connection
+/// Where what is kept of a room's batches begins.
+pub fn begins(connection: &Connection, room: i64, epoch: Epoch) -> rusqlite::Result<Position> {
+    let first = "SELECT after_rev, after_part, after_id FROM batches WHERE room = ?1
+        ORDER BY rev, part LIMIT 1";
+    let first = connection
         .prepare_cached(first)?
-        .query_row([room], |row| row.get(0).map(Revision))
-        .optional()
+        .query_row([room], |row| after(row, 0, epoch))
+        .optional()?;
+    Ok(first.unwrap_or(Position::start(epoch)))
+}
+
+/// The names of rooms from behind `after` on, in their order.
+pub fn rooms(
+    connection: &Connection,
+    after: Option<&RoomName>,
+    max: usize,
+) -> Result<Vec<RoomName>, ReadError> {
+    let names = "SELECT name FROM rooms WHERE name > ?1 ORDER BY name LIMIT ?2";
+    let mut statement = connection.prepare_cached(names)?;
+    let name = |row: &Row<'_>| {
+        let name: Result<RoomName, _> = row.get_ref(0)?.as_str()?.parse();
+        name.map_err(|err| unreadable(Box::new(err)))
+    };
+    let names = statement.query_map((after.map_or("", RoomName::as_str), max), name)?;
+    Ok(names.collect::<rusqlite::Result<_>>()?)
 }
 
 fn batch(row: &Row<'_>, epoch: Epoch) -> rusqlite::Result<Batch> {
-    let before = row.get_ref(2)?.as_str_or_null()?.map(parse_uuid);
     Ok(Batch {
         id: BatchId(uuid(row, 0)?),
-        after: Position {
-            epoch,
-            rev: Revision(row.get(1)?),
-            batch: before.transpose()?.map(BatchId),
+        after: after(row, 1, epoch)?,
+        at: Millis(row.get(4)?),
+        version: row.get(5)?,
+        entries: json(row, 6)?,
+        refusals: match row.get_ref(7)?.as_str_or_null()? {
+            Some(_) => json(row, 7)?,
+            None => Vec::new(),
         },
-        entries: json(row, 3)?,
+    })
+}
+
+/// A position whose revision, part and batch are in three columns.
+fn after(row: &Row<'_>, first: usize, epoch: Epoch) -> rusqlite::Result<Position> {
+    let batch = row.get_ref(first + 2)?.as_str_or_null()?.map(parse_uuid);
+    Ok(Position {
+        epoch,
+        rev: Revision(row.get(first)?),
+        part: row.get(first + 1)?,
+        batch: batch.transpose()?.map(BatchId),
     })
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A room has a row in `rooms` from its first commit. A batch is one row of `batches`; where a
 //! journal ends is its last row, which is never dropped, so that a commit writes one row and no
-//! head. `part` tells batches apart that end at the same revision.
+//! head. `part` tells batches apart that end at the same revision, since all but the first of them
+//! hold refusals alone.
 
 use std::{
     io,
@@ -13,13 +14,13 @@ use std::{
 use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
 
-use crate::ids::Epoch;
+use crate::{ids::Epoch, model::ModelId};
 
 /// "Tlly": by this a database is known as ours (PRAGMA application_id).
 const APPLICATION: i64 = 0x546c_6c79;
 
 /// The version of the tables (PRAGMA user_version).
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE meta (
@@ -40,6 +41,9 @@ CREATE TABLE batches (
   after_id TEXT,
   at INTEGER NOT NULL,
   entries TEXT NOT NULL,
+  after_part INTEGER NOT NULL DEFAULT 0,
+  version INTEGER NOT NULL DEFAULT 1,
+  refusals TEXT,
   PRIMARY KEY (room, rev, part)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE snapshots (
@@ -51,8 +55,15 @@ CREATE TABLE snapshots (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What brings a database of format 1, which knew no numbers of clients, up to format 2.
+const FROM_1: &str = "
+ALTER TABLE batches ADD COLUMN after_part INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE batches ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE batches ADD COLUMN refusals TEXT;
+";
+
 /// Opens the database for writing, and makes it where there is none.
-pub fn open(file: &Path, model: &str) -> Result<Connection, OpenError> {
+pub fn open(file: &Path, model: ModelId) -> Result<Connection, OpenError> {
     let database = |err| OpenError::Database {
         file: file.to_owned(),
         err,
@@ -77,19 +88,61 @@ pub fn open(file: &Path, model: &str) -> Result<Connection, OpenError> {
             expected: FORMAT,
         });
     }
+    if tables > 0 {
+        check_model(&connection, file, model)?;
+    }
     durable(&connection).map_err(database)?;
     if tables == 0 {
         create(&mut connection, model).map_err(database)?;
+    } else {
+        bring_up(&mut connection, format, model).map_err(database)?;
     }
-    let found = meta(&connection, "model").map_err(database)?;
-    match found {
-        Some(found) if found != model => Err(OpenError::OtherModel {
+    Ok(connection)
+}
+
+/// Refuses another model's data, and that of a newer version.
+fn check_model(connection: &Connection, file: &Path, model: ModelId) -> Result<(), OpenError> {
+    let meta = |key| {
+        meta(connection, key).map_err(|err| OpenError::Database {
+            file: file.to_owned(),
+            err,
+        })
+    };
+    let found = meta("model")?.unwrap_or_default();
+    if found != model.name {
+        return Err(OpenError::OtherModel {
             file: file.to_owned(),
             found,
-            expected: model.to_owned(),
-        }),
-        _ => Ok(connection),
+            expected: model.name.to_owned(),
+        });
     }
+    let version = meta("version")?.and_then(|version| version.parse().ok());
+    match version.unwrap_or(1) {
+        found if found > model.version => Err(OpenError::NewerModel {
+            file: file.to_owned(),
+            model: model.name.to_owned(),
+            found,
+            expected: model.version,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Brings the tables up to this format, and says which version of the model writes from now on.
+fn bring_up(connection: &mut Connection, format: i64, model: ModelId) -> rusqlite::Result<()> {
+    let version = model.version.to_string();
+    if format == FORMAT && meta(connection, "version")? == Some(version.clone()) {
+        return Ok(());
+    }
+    let transaction = connection.transaction()?;
+    if format < 2 {
+        transaction.execute_batch(FROM_1)?;
+    }
+    let set = "INSERT INTO meta (key, value) VALUES ('version', ?1)
+        ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+    transaction.execute(set, [version])?;
+    transaction.pragma_update(None, "user_version", FORMAT)?;
+    transaction.commit()
 }
 
 /// An acknowledged commit survives the loss of power.
@@ -98,14 +151,15 @@ fn durable(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "FULL")
 }
 
-fn create(connection: &mut Connection, model: &str) -> rusqlite::Result<()> {
+fn create(connection: &mut Connection, model: ModelId) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(TABLES)?;
     let insert = "INSERT INTO meta (key, value) VALUES (?1, ?2)";
     for (key, value) in [
         ("store", Uuid::new_v4().to_string()),
         ("epoch", Uuid::new_v4().to_string()),
-        ("model", model.to_owned()),
+        ("model", model.name.to_owned()),
+        ("version", model.version.to_string()),
     ] {
         transaction.execute(insert, (key, value))?;
     }
@@ -121,10 +175,19 @@ fn meta(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> 
         .optional()
 }
 
+/// The store's id.
+pub fn id(connection: &Connection) -> rusqlite::Result<Uuid> {
+    meta_id(connection, "store")
+}
+
 /// The epoch of rooms that nobody has changed yet.
 pub fn epoch(connection: &Connection) -> rusqlite::Result<Epoch> {
-    let text = meta(connection, "epoch")?.unwrap_or_default();
-    text.parse().map(Epoch).map_err(|err: uuid::Error| {
+    meta_id(connection, "epoch").map(Epoch)
+}
+
+fn meta_id(connection: &Connection, key: &str) -> rusqlite::Result<Uuid> {
+    let text = meta(connection, key)?.unwrap_or_default();
+    text.parse().map_err(|err: uuid::Error| {
         rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(err))
     })
 }
@@ -157,6 +220,13 @@ pub enum OpenError {
         file: PathBuf,
         found: String,
         expected: String,
+    },
+    #[error("{} was written by version {found} of the model {model:?}; this program has version {expected}", file.display())]
+    NewerModel {
+        file: PathBuf,
+        model: String,
+        found: u32,
+        expected: u32,
     },
     #[error("{} cannot be opened: {err}", file.display())]
     Database { file: PathBuf, err: rusqlite::Error },

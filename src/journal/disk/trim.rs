@@ -31,7 +31,7 @@ impl Default for Keep {
     }
 }
 
-/// Drops snapshots that are too close to others, and says up to which revision entries may go.
+/// Drops snapshots that are too close to others, and says up to where batches may go.
 ///
 /// What is kept begins with a snapshot, goes on with the entries after it, and ends with the newest
 /// snapshot; those between lie a tenth of [`Keep::entries`] apart, so that trimming goes by tenths.
@@ -40,7 +40,7 @@ pub fn thin_out(
     room: i64,
     newest: &Snapshot,
     keep: Keep,
-) -> rusqlite::Result<Option<Revision>> {
+) -> rusqlite::Result<Option<(Revision, u64)>> {
     let newest_rev = newest.position.rev.0;
     let by_count = keep
         .entries
@@ -53,24 +53,33 @@ pub fn thin_out(
     let apart = keep
         .entries
         .map_or(100_000, |entries| u64::from(entries / 10).max(1));
-    let revs: Vec<u64> = connection
-        .prepare_cached("SELECT rev FROM snapshots WHERE room = ?1 ORDER BY rev")?
-        .query_map([room], |row| row.get(0))?
+    let places: Vec<(u64, u64)> = connection
+        .prepare_cached("SELECT rev, part FROM snapshots WHERE room = ?1 ORDER BY rev, part")?
+        .query_map([room], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    let first = revs.iter().copied().filter(|rev| *rev <= cutoff).max();
-    let mut delete =
-        connection.prepare_cached("DELETE FROM snapshots WHERE room = ?1 AND rev = ?2")?;
-    let mut kept: Option<u64> = None;
-    for rev in revs {
-        let before_first = first.is_some_and(|first| rev < first);
-        let close = kept.is_some_and(|kept| rev - kept < apart) && rev != newest_rev;
-        if before_first || close {
-            delete.execute((room, rev))?;
+    // Where everything is refused the revision stands still, and batches of refusals are counted.
+    let refusals_enough = |(rev, part): (u64, u64)| {
+        let since = newest.position.part.saturating_sub(part);
+        rev == newest_rev && keep.entries.is_some_and(|most| since >= most.into())
+    };
+    let old = |place: &(u64, u64)| place.0 <= cutoff || refusals_enough(*place);
+    let first = places.iter().copied().filter(old).max();
+    let last = places.last().copied();
+    let mut delete = connection
+        .prepare_cached("DELETE FROM snapshots WHERE room = ?1 AND rev = ?2 AND part = ?3")?;
+    let mut kept: Option<(u64, u64)> = None;
+    for (rev, part) in places {
+        let before_first = first.is_some_and(|first| (rev, part) < first);
+        let near = |(kept_rev, kept_part): (u64, u64)| {
+            rev - kept_rev < apart && (rev > kept_rev || part - kept_part < apart)
+        };
+        if before_first || (kept.is_some_and(near) && Some((rev, part)) != last) {
+            delete.execute((room, rev, part))?;
         } else {
-            kept = Some(rev);
+            kept = Some((rev, part));
         }
     }
-    Ok(first.map(Revision))
+    Ok(first.map(|(rev, part)| (Revision(rev), part)))
 }
 
 /// The revision after which the first entry not older than a time begins. Looks at no more batches
@@ -85,12 +94,18 @@ fn last_before(connection: &Connection, room: i64, at: Millis) -> rusqlite::Resu
     Ok(after.unwrap_or(u64::MAX))
 }
 
-/// Drops the oldest batches up to a revision, [`PIECE`] of them at most, and says how many.
-pub fn drop_oldest(connection: &Connection, room: i64, up_to: Revision) -> rusqlite::Result<usize> {
+/// Drops the oldest batches up to the place of a snapshot, [`PIECE`] of them at most, and says how
+/// many.
+pub fn drop_oldest(
+    connection: &Connection,
+    room: i64,
+    up_to: (Revision, u64),
+) -> rusqlite::Result<usize> {
     let delete = "DELETE FROM batches WHERE room = ?1 AND (rev, part) IN (
-        SELECT rev, part FROM batches WHERE room = ?1 AND rev <= ?2
-        ORDER BY rev, part LIMIT ?3)";
+        SELECT rev, part FROM batches WHERE room = ?1 AND (rev, part) <= (?2, ?3)
+        ORDER BY rev, part LIMIT ?4)";
+    let (Revision(rev), part) = up_to;
     connection
         .prepare_cached(delete)?
-        .execute((room, up_to.0, PIECE))
+        .execute((room, rev, part, PIECE))
 }

@@ -31,6 +31,7 @@ const MAX_HEADS: usize = 100_000;
 /// What the writer is asked to do.
 pub enum Command {
     Append(Append),
+    Restart(Restart),
     Save {
         room: RoomName,
         snapshot: Snapshot,
@@ -42,6 +43,14 @@ pub enum Command {
 pub struct Append {
     pub room: RoomName,
     pub batch: Arc<Batch>,
+    pub reply: oneshot::Sender<Result<Position, AppendError>>,
+}
+
+/// A new epoch of a room, which begins with a snapshot.
+pub struct Restart {
+    pub room: RoomName,
+    pub after: Position,
+    pub snapshot: Snapshot,
     pub reply: oneshot::Sender<Result<Position, AppendError>>,
 }
 
@@ -131,13 +140,12 @@ struct Head {
     /// `None`: it has no row yet.
     room: Option<i64>,
     end: Position,
-    part: i64,
 }
 
-/// Batches of a room up to a revision that are to be dropped.
+/// Batches of a room up to the place of a snapshot that are to be dropped.
 struct Trim {
     room: i64,
-    up_to: Revision,
+    up_to: (Revision, u64),
 }
 
 type Outcomes = Vec<Result<Position, AppendError>>;
@@ -163,6 +171,10 @@ impl State {
             for command in std::iter::once(first).chain(waiting.try_iter()) {
                 match command {
                     Command::Append(append) => appends.push(append),
+                    Command::Restart(restart) => {
+                        self.commit(std::mem::take(&mut appends));
+                        self.restart(restart);
+                    }
                     Command::Save {
                         room,
                         snapshot,
@@ -187,20 +199,8 @@ impl State {
         if appends.is_empty() {
             return;
         }
-        if self.failed.is_none() && !self.file.is_there() {
-            let path = self.file.path.display();
-            let reason = format!("{path} was removed or replaced while it was open");
-            self.fail(reason);
-        }
-        let outcomes = match &self.failed {
-            Some(reason) => Err(AppendError::Failed(reason.clone())),
-            None => self.append_all(&appends).map_err(|err| self.failure(&err)),
-        };
-        match outcomes {
+        match self.attempt(|state| state.append_all(&appends)) {
             Ok(outcomes) => {
-                if std::mem::take(&mut self.full) {
-                    log::info!("the store has space again");
-                }
                 for (append, outcome) in appends.into_iter().zip(outcomes) {
                     // An owner that is gone hears nothing; its batch is in all the same.
                     let _ = append.reply.send(outcome);
@@ -212,6 +212,26 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Changes the database, unless it failed before.
+    fn attempt<T>(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> rusqlite::Result<T>,
+    ) -> Result<T, AppendError> {
+        if self.failed.is_none() && !self.file.is_there() {
+            let path = self.file.path.display();
+            let reason = format!("{path} was removed or replaced while it was open");
+            self.fail(reason);
+        }
+        if let Some(reason) = &self.failed {
+            return Err(AppendError::Failed(reason.clone()));
+        }
+        let changed = change(self).map_err(|err| self.failure(&err))?;
+        if std::mem::take(&mut self.full) {
+            log::info!("the store has space again");
+        }
+        Ok(changed)
     }
 
     /// All of the batches in one transaction, but those that conflict.
@@ -243,6 +263,50 @@ impl State {
         }
         self.heads.extend(changed);
         Ok(outcomes)
+    }
+
+    fn restart(&mut self, restart: Restart) {
+        let Restart {
+            room,
+            after,
+            snapshot,
+            reply,
+        } = restart;
+        let outcome = self.attempt(|state| state.restart_now(&room, after, &snapshot));
+        // An owner that is gone hears nothing; its epoch has begun all the same.
+        let _ = reply.send(outcome.and_then(|restarted| restarted));
+    }
+
+    fn restart_now(
+        &mut self,
+        room: &RoomName,
+        after: Position,
+        snapshot: &Snapshot,
+    ) -> rusqlite::Result<Result<Position, AppendError>> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let head = head(&transaction, room, self.epoch)?;
+        if head.end != after {
+            let since = since(&transaction, room, after);
+            return Ok(Err(AppendError::Conflict { since }));
+        }
+        let start = snapshot.position;
+        if let Some(number) = head.room {
+            for table in ["batches", "snapshots"] {
+                let delete = format!("DELETE FROM {table} WHERE room = ?1");
+                transaction.execute(&delete, [number])?;
+            }
+            transaction.execute("DELETE FROM rooms WHERE room = ?1", [number])?;
+        }
+        let number = insert_room(&transaction, room, start.epoch)?;
+        insert_snapshot(&transaction, number, snapshot)?;
+        transaction.commit()?;
+        self.heads.remove(room);
+        if let Some(number) = head.room {
+            self.trims.retain(|trim| trim.room != number);
+        }
+        Ok(Ok(start))
     }
 
     /// What an error of the database means for the batches of its transaction.
@@ -288,25 +352,16 @@ impl State {
             return Ok(());
         };
         let end = reader::end(&self.connection, room, epoch)?;
-        let newest: Option<u64> = self
-            .connection
-            .prepare_cached("SELECT max(rev) FROM snapshots WHERE room = ?1")?
-            .query_row([room], |row| row.get(0))?;
+        let newest = reader::snapshot_order(&self.connection, room)?;
         let position = snapshot.position;
-        let fits = end.is_some_and(|(end, _)| position.rev <= end.rev);
-        if epoch != position.epoch || !fits || newest >= Some(position.rev.0) {
+        let fits = end.is_some_and(|end| position.order() <= end.order());
+        if epoch != position.epoch || !fits || newest >= Some(position.order()) {
             return Ok(());
         }
-        let json = serde_json::to_string(snapshot)
-            .map_err(|err| rusqlite::Error::ToSqlConversionFailure(Box::new(err)))?;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let insert = "INSERT INTO snapshots (room, rev, part, snapshot) VALUES (?1, ?2, 0, ?3)
-            ON CONFLICT DO NOTHING";
-        transaction
-            .prepare_cached(insert)?
-            .execute((room, snapshot.position.rev.0, json))?;
+        insert_snapshot(&transaction, room, snapshot)?;
         let trim = trim::thin_out(&transaction, room, snapshot, self.keep)?;
         transaction.commit()?;
         if let Some(up_to) = trim {
@@ -339,15 +394,12 @@ fn head(connection: &Connection, room: &RoomName, epoch: Epoch) -> rusqlite::Res
         return Ok(Head {
             room: None,
             end: Position::start(epoch),
-            part: 0,
         });
     };
     let end = reader::end(connection, room, epoch)?;
-    let (end, part) = end.unwrap_or((Position::start(epoch), 0));
     Ok(Head {
         room: Some(room),
-        end,
-        part,
+        end: end.unwrap_or(Position::start(epoch)),
     })
 }
 
@@ -359,44 +411,58 @@ fn insert(
 ) -> rusqlite::Result<Head> {
     let number = match head.room {
         Some(number) => number,
-        None => {
-            connection
-                .prepare_cached("INSERT INTO rooms (name, epoch) VALUES (?1, ?2)")?
-                .execute((room.as_str(), head.end.epoch.0.to_string()))?;
-            connection.last_insert_rowid()
-        }
+        None => insert_room(connection, room, head.end.epoch)?,
     };
     let end = batch.end();
-    let part = if end.rev == head.end.rev {
-        head.part + 1
-    } else {
-        0
-    };
-    let entries = serde_json::to_string(&batch.entries)
-        .map_err(|err| rusqlite::Error::ToSqlConversionFailure(Box::new(err)))?;
-    let at = batch.entries.last().map_or(0, |last| last.at.0);
-    let insert = "INSERT INTO batches (room, rev, part, id, after_rev, after_id, at, entries)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    let refusals = (!batch.refusals.is_empty()).then(|| json(&batch.refusals));
+    let insert = "INSERT INTO batches (room, rev, part, id, after_rev, after_part, after_id, at,
+        version, entries, refusals) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
     connection.prepare_cached(insert)?.execute((
         number,
         end.rev.0,
-        part,
+        end.part,
         batch.id.0.to_string(),
         batch.after.rev.0,
+        batch.after.part,
         batch.after.batch.map(|before| before.0.to_string()),
-        at,
-        entries,
+        batch.at.0,
+        batch.version,
+        json(&batch.entries)?,
+        refusals.transpose()?,
     ))?;
     Ok(Head {
         room: Some(number),
         end,
-        part,
     })
+}
+
+fn insert_room(connection: &Connection, room: &RoomName, epoch: Epoch) -> rusqlite::Result<i64> {
+    connection
+        .prepare_cached("INSERT INTO rooms (name, epoch) VALUES (?1, ?2)")?
+        .execute((room.as_str(), epoch.0.to_string()))?;
+    Ok(connection.last_insert_rowid())
+}
+
+fn insert_snapshot(
+    connection: &Connection,
+    room: i64,
+    snapshot: &Snapshot,
+) -> rusqlite::Result<()> {
+    let insert = "INSERT INTO snapshots (room, rev, part, snapshot) VALUES (?1, ?2, ?3, ?4)";
+    let position = snapshot.position;
+    let row = (room, position.rev.0, position.part, json(snapshot)?);
+    connection.prepare_cached(insert)?.execute(row)?;
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value)
+        .map_err(|err| rusqlite::Error::ToSqlConversionFailure(Box::new(err)))
 }
 
 fn since(connection: &Connection, room: &RoomName, after: Position) -> Vec<Arc<Batch>> {
     // An owner that is given nothing starts again from what the journal has.
-    reader::replay(connection, room, after.rev, MAX_CONFLICT_ENTRIES).unwrap_or_default()
+    reader::replay(connection, room, after, MAX_CONFLICT_ENTRIES).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -410,11 +476,17 @@ mod tests {
         entry::Entry,
         ids::{BatchId, Millis},
         journal::disk::schema,
+        model::ModelId,
+    };
+
+    const MODEL: ModelId = ModelId {
+        name: "test",
+        version: 1,
     };
 
     fn state(folder: &TempDir) -> State {
         let file = folder.path().join("test.db");
-        let connection = schema::open(&file, "test").unwrap();
+        let connection = schema::open(&file, MODEL).unwrap();
         State {
             epoch: schema::epoch(&connection).unwrap(),
             connection,
@@ -431,14 +503,17 @@ mod tests {
     fn append(state: &mut State, after: Position, bytes: usize) -> Result<Position, AppendError> {
         let entry = Entry {
             rev: after.rev.next(),
-            at: Millis(1),
             client: None,
+            n: None,
             action: to_raw_value(&"x".repeat(bytes)).unwrap(),
         };
         let batch = Batch {
             id: BatchId(Uuid::new_v4()),
             after,
+            at: Millis(1),
+            version: 1,
             entries: vec![entry],
+            refusals: Vec::new(),
         };
         let (reply, mut outcome) = oneshot::channel();
         state.commit(vec![Append {
@@ -467,7 +542,7 @@ mod tests {
             }
         };
         assert!(matches!(refused, AppendError::Full), "{refused}");
-        let (kept, _) = reader::end(&state.connection, 1, state.epoch)
+        let kept = reader::end(&state.connection, 1, state.epoch)
             .unwrap()
             .unwrap();
         assert_eq!(kept, end, "nothing of what was refused is in");
@@ -492,6 +567,7 @@ mod tests {
             model: "test".to_owned(),
             version: 1,
             state: to_raw_value(&1).unwrap(),
+            settled: Vec::new(),
         };
         let refused = state.save(&RoomName::main(), &snapshot).unwrap_err();
         assert!(matches!(refused, ReadError::Unavailable(_)), "{refused}");
