@@ -94,6 +94,14 @@ impl Position {
         }
     }
 
+    /// How far it is behind an earlier one: in entries, or in batches of refusals where there are none.
+    pub fn beyond(&self, earlier: &Self) -> u64 {
+        match self.rev.0 - earlier.rev.0 {
+            0 => self.part - earlier.part,
+            entries => entries,
+        }
+    }
+
     /// What orders the batches of an epoch.
     pub fn order(&self) -> (Revision, u64) {
         (self.rev, self.part)

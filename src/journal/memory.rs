@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How many entries of a room are kept behind its snapshot.
-pub const KEEP_ENTRIES: usize = 10_000;
+pub const KEEP_ENTRIES: u64 = 10_000;
 
 /// A journal that keeps the last [`KEEP_ENTRIES`] entries a room.
 pub struct MemoryJournal {
@@ -175,8 +175,7 @@ impl Kept {
 
     /// Lets all begin at a later snapshot, if enough entries are kept behind it.
     fn drop_oldest(&mut self) {
-        let end = self.end.rev.0;
-        let enough = |kept: &Snapshot| end - kept.position.rev.0 >= KEEP_ENTRIES as u64;
+        let enough = |kept: &Snapshot| self.end.beyond(&kept.position) >= KEEP_ENTRIES;
         let Some(first) = self.snapshots.iter().rposition(enough) else {
             return;
         };
@@ -192,7 +191,7 @@ impl Kept {
     /// Of snapshots that lie close together only the first and the last are of use.
     fn thin_out(&mut self) {
         if let [.., before, middle, last] = self.snapshots.make_contiguous()
-            && last.position.rev.0 - before.position.rev.0 < KEEP_ENTRIES as u64
+            && last.position.beyond(&before.position) < KEEP_ENTRIES
         {
             let middle = middle.position;
             self.snapshots.retain(|kept| kept.position != middle);
