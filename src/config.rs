@@ -130,6 +130,11 @@ pub struct LimitFlags {
     #[arg(allow_negative_numbers = true, default_value_t = Span(Limits::default().handshake_timeout))]
     pub handshake_timeout: Span,
 
+    /// Time for a request's body; past it the connection is cut
+    #[arg(long, value_name = "TIME", env = "TALLYROOM_BODY_TIMEOUT")]
+    #[arg(allow_negative_numbers = true, default_value_t = Span(Limits::default().body_timeout))]
+    pub body_timeout: Span,
+
     /// Messages a second of one session, with a burst of as many; past it each is refused
     #[arg(long, value_name = "N", env = "TALLYROOM_SESSION_RATE")]
     #[arg(allow_negative_numbers = true, default_value_t = Count(Limits::default().session_rate))]
@@ -190,6 +195,7 @@ impl LimitFlags {
             max_clients_per_room: count(self.max_clients_per_room),
             max_connections: self.max_connections.map_or(max_connections, count),
             handshake_timeout: self.handshake_timeout.0,
+            body_timeout: self.body_timeout.0,
             session_rate: self.session_rate.0,
             max_rooms: count(self.max_rooms),
             backlog_bytes: self.backlog_bytes.0,

@@ -31,6 +31,8 @@ pub struct Entered {
     pub welcome: Bytes,
     pub users: UsersFrame,
     pub state: Bytes,
+    /// The number that the room takes next from its client.
+    pub next: u64,
 }
 
 /// What one session is told alone.
@@ -41,6 +43,8 @@ pub struct Answer {
     pub done: Underway,
     /// May be empty.
     pub frames: Bytes,
+    /// The number that the room takes next from its client, where that is known to it.
+    pub next: Option<u64>,
 }
 
 /// Actions on their way through a room, and the bytes of the messages that asked for them.
@@ -96,6 +100,7 @@ impl Deliver {
         match self.answers.last_mut() {
             Some(last) if last.session == answer.session => {
                 last.done.add(answer.done);
+                last.next = answer.next.or(last.next);
                 if !answer.frames.is_empty() {
                     last.frames = [&last.frames[..], &answer.frames[..]].concat().into();
                 }

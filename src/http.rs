@@ -3,8 +3,12 @@
 //! `GET /` is room `main`, `GET /r/{room}` any other: the page for a browser, the room's socket
 //! with `Upgrade: websocket`.
 
+pub mod api;
+pub mod body;
 pub mod page;
 pub mod problem;
+
+use std::sync::Arc;
 
 use actix_web::{
     Error, FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder,
@@ -16,9 +20,10 @@ use actix_web::{
     web,
 };
 
-use self::page::Page;
+use self::{api::Api, page::Page, problem::Problem};
 use crate::{
     ids::RoomName,
+    journal::Journal,
     model::Model,
     socket::{
         Sockets,
@@ -31,8 +36,13 @@ use crate::{
 ///
 /// Each answer carries `X-Content-Type-Options: nosniff` and `Cache-Control: no-cache`, and each
 /// request's `Host` is checked.
-pub fn site<M: Model>(sockets: Sockets<M>, page: Page) -> impl FnOnce(&mut web::ServiceConfig) {
+pub fn site<M: Model>(
+    sockets: Sockets<M>,
+    journal: Arc<dyn Journal>,
+    page: Page,
+) -> impl FnOnce(&mut web::ServiceConfig) {
     move |config| {
+        let api = web::Data::new(Api::new(sockets.clone(), journal));
         let headers = middleware::DefaultHeaders::new()
             .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
             .add((header::REFERRER_POLICY, "no-referrer"))
@@ -42,6 +52,7 @@ pub fn site<M: Model>(sockets: Sockets<M>, page: Page) -> impl FnOnce(&mut web::
             .app_data(web::Data::new(page))
             .wrap(middleware::from_fn(check_host::<M>))
             .wrap(headers)
+            .configure(api::routes(api))
             .service(readable("/", main_room::<M>))
             .service(readable("/r/{room}", any_room::<M>))
             .service(readable("/{file}", file))
@@ -60,7 +71,23 @@ where
     let read = guard::Any(guard::Get()).or(guard::Head());
     web::resource(path.to_owned())
         .route(web::route().guard(read).to(handler))
-        .default_service(web::to(method_not_allowed))
+        .default_service(web::to(async || {
+            Problem::method_not_allowed(&[Method::GET, Method::HEAD]).to_response()
+        }))
+}
+
+/// A path that answers POST; every other method is 405.
+fn postable<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    F::Output: Responder + 'static,
+    Args: FromRequest + 'static,
+{
+    web::resource(path.to_owned())
+        .route(web::post().to(handler))
+        .default_service(web::to(async || {
+            Problem::method_not_allowed(&[Method::POST]).to_response()
+        }))
 }
 
 async fn main_room<M: Model>(
@@ -98,11 +125,11 @@ fn room<M: Model>(
     if is_handshake(request) {
         return sockets
             .handle(request, payload, name)
-            .unwrap_or_else(|denial| problem::of_denial(&denial));
+            .unwrap_or_else(|denial| Problem::from(denial).to_response());
     }
     match name.parse::<RoomName>() {
         Ok(_) => page.serve(request, "index.html"),
-        Err(err) => problem::of_denial(&Denial::no_such_room(err)),
+        Err(err) => Problem::from(Denial::no_such_room(err)).to_response(),
     }
 }
 
@@ -115,11 +142,7 @@ async fn file(
 }
 
 async fn not_found() -> HttpResponse {
-    problem::not_found()
-}
-
-async fn method_not_allowed() -> HttpResponse {
-    problem::method_not_allowed(&[Method::GET, Method::HEAD])
+    Problem::not_found().to_response()
 }
 
 async fn check_host<M: Model>(
@@ -135,7 +158,7 @@ async fn check_host<M: Model>(
     match checked {
         Ok(()) => Ok(next.call(request).await?.map_into_left_body()),
         Err(denial) => Ok(request
-            .into_response(problem::of_denial(&denial))
+            .into_response(Problem::from(denial).to_response())
             .map_into_right_body()),
     }
 }

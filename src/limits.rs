@@ -34,6 +34,9 @@ pub const REMEMBER: Duration = Duration::from_secs(30 * 24 * 3600);
 pub const REMEMBER_AT_LEAST: Duration = Duration::from_secs(3600);
 pub const REMEMBER_KEY_AT_LEAST: Duration = Duration::from_secs(24 * 3600);
 
+/// How many bytes an import may have: it is read whole before it changes anything.
+pub const MAX_IMPORT_BYTES: usize = 64 * 1024 * 1024;
+
 /// How long a session that may not submit more leaves its socket unread; after that it reads on
 /// and answers each further action with `overloaded`.
 pub const MAX_READ_PAUSE: Duration = Duration::from_secs(5);
@@ -64,6 +67,8 @@ pub struct Limits {
     pub max_connections: Option<usize>,
     /// How long a request's head may take; past it the connection is cut.
     pub handshake_timeout: Option<Duration>,
+    /// How long a request's body may take; past it the connection is cut.
+    pub body_timeout: Option<Duration>,
     /// Actions a second of one session, with a burst of as many; past it `rate_limited`.
     pub session_rate: Option<u32>,
     /// Rooms in memory; past it `overloaded`.
@@ -87,6 +92,7 @@ impl Default for Limits {
             max_clients_per_room: Some(1_000_000),
             max_connections: None,
             handshake_timeout: Some(Duration::from_secs(10)),
+            body_timeout: Some(Duration::from_secs(30)),
             session_rate: Some(10_000),
             max_rooms: Some(100_000),
             backlog_bytes: Some(256 * 1024),

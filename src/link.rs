@@ -29,6 +29,8 @@ pub struct Link {
     outbox: RefCell<Outbox>,
     room: RefCell<Option<Rc<LocalRoom>>>,
     underway: Cell<Underway>,
+    /// The number that the room takes next, as far as it said.
+    next: Cell<u64>,
     pulse: RefCell<Pulse>,
     /// What it is sent so that its silence is no longer than a heartbeat.
     beat: RefCell<Option<Bytes>>,
@@ -64,6 +66,7 @@ impl Link {
             outbox: RefCell::default(),
             room: RefCell::default(),
             underway: Cell::default(),
+            next: Cell::new(1),
             pulse: RefCell::new(Pulse::new(now)),
             beat: RefCell::default(),
             listening: Cell::new(true),
@@ -155,6 +158,11 @@ impl Link {
         self.left.get()
     }
 
+    /// The lowest of its client's numbers that the room did not say to be settled.
+    pub fn next_number(&self) -> u64 {
+        self.next.get()
+    }
+
     pub fn underway(&self) -> Underway {
         self.underway.get()
     }
@@ -200,6 +208,9 @@ impl Link {
             actions: actions.saturating_sub(answer.done.actions),
             bytes: bytes.saturating_sub(answer.done.bytes),
         });
+        if let Some(next) = answer.next {
+            self.next.set(next);
+        }
         if !answer.frames.is_empty() {
             self.push(answer.frames);
         }
@@ -268,6 +279,7 @@ impl LocalRoom {
         if !entered.welcome.is_empty() {
             outbox.push_own(entered.welcome);
         }
+        link.next.set(entered.next);
         let mut recent = self.recent.borrow_mut();
         outbox.enter(&mut recent, entered.takes, entered.users, entered.state);
         *link.room.borrow_mut() = Some(self.clone());

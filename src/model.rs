@@ -55,6 +55,10 @@ pub trait Model: Send + Sync + 'static {
     /// [`Model::migrate`] brings up what older versions stored.
     const VERSION: u32 = 1;
 
+    /// Whether each line of a room's journal also has the `value` after it: for a model whose value is
+    /// short.
+    const JOURNAL_VALUE: bool = false;
+
     type State: Clone + Default + Serialize + DeserializeOwned + Send + Sync + Unpin + 'static;
     type Action: Serialize + DeserializeOwned + Send + Sync + Unpin + 'static;
 

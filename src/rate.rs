@@ -1,6 +1,10 @@
 //! How often something may happen: a token bucket that is told the time.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    time::{Duration, Instant},
+};
 
 /// Lets `rate` actions a second pass, with a burst of as many after a quiet second.
 ///
@@ -46,6 +50,46 @@ impl Rate {
     }
 }
 
+/// A rate of each of many, who are remembered only while they are not at rest.
+#[derive(Debug)]
+pub struct Rates<K> {
+    rate: u32,
+    each: HashMap<K, Rate>,
+    /// How many there may be before those at rest are forgotten.
+    sweep_at: usize,
+}
+
+impl<K: Eq + Hash> Rates<K> {
+    /// `rate` is in actions a second, of each.
+    pub fn new(rate: u32) -> Self {
+        Self {
+            rate,
+            each: HashMap::new(),
+            sweep_at: Self::FEW,
+        }
+    }
+
+    const FEW: usize = 1024;
+
+    /// Lets one more pass.
+    ///
+    /// # Errors
+    ///
+    /// How long it takes until one may.
+    pub fn check(&mut self, who: K, now: Instant) -> Result<(), Duration> {
+        if self.each.len() >= self.sweep_at {
+            self.each.retain(|_, rate| rate.full_at > now);
+            self.sweep_at = Self::FEW.max(self.each.len() * 2);
+        }
+        let rate = self.each.entry(who);
+        let rate = rate.or_insert_with(|| Rate::new(self.rate, now));
+        match rate.allows(now) {
+            true => Ok(()),
+            false => Err(rate.wait(now)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +104,20 @@ mod tests {
         assert_eq!((0..50).filter(|_| rate.allows(later)).count(), 3);
         let much_later = start + Duration::from_secs(60);
         assert_eq!((0..50).filter(|_| rate.allows(much_later)).count(), 10);
+    }
+
+    #[test]
+    fn each_has_a_rate_of_its_own_and_is_forgotten_at_rest() {
+        let start = Instant::now();
+        let mut rates = Rates::new(2);
+        for who in ["ann", "bob"] {
+            let passed = [(); 3].map(|()| rates.check(who, start));
+            assert_eq!(passed, [Ok(()), Ok(()), Err(Duration::from_millis(500))]);
+        }
+        let mut rates = Rates::new(1);
+        for who in 0..100_000u64 {
+            let _ = rates.check(who, start + Duration::from_millis(who));
+        }
+        assert!(rates.each.len() < 3000, "{}", rates.each.len());
     }
 }

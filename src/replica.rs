@@ -479,7 +479,7 @@ impl<'a, M: Model> Draft<'a, M> {
         let shown = self.views.len();
         let outcome = guarded(|| {
             M::apply(&mut self.state, action, &by)?;
-            self.check_size()?;
+            check_size(&self.state, self.max_state_bytes)?;
             self.views.push(&M::view(&self.state))?;
             to_raw_value(action).map_err(|_| Rejection::internal())
         });
@@ -503,21 +503,25 @@ impl<'a, M: Model> Draft<'a, M> {
         self.checkpoint = Some(state.clone());
         self.state = state;
     }
+}
 
-    fn check_size(&self) -> Result<(), Rejection> {
-        let Some(max) = self.max_state_bytes else {
-            return Ok(());
-        };
-        let mut size = Size(0);
-        serde_json::to_writer(&mut size, &self.state).map_err(|_| Rejection::internal())?;
-        if size.0 <= max {
-            return Ok(());
-        }
-        let message = format!(
-            "the room's state may have {max} bytes (--max-state-bytes); nothing was changed"
-        );
-        Err(Rejection::new("too_large", message))
+/// Whether a state may be so large.
+///
+/// # Errors
+///
+/// `too_large`
+pub fn check_size(state: &impl Serialize, max: Option<usize>) -> Result<(), Rejection> {
+    let Some(max) = max else {
+        return Ok(());
+    };
+    let mut size = Size(0);
+    serde_json::to_writer(&mut size, state).map_err(|_| Rejection::internal())?;
+    if size.0 <= max {
+        return Ok(());
     }
+    let message =
+        format!("the room's state may have {max} bytes (--max-state-bytes); nothing was changed");
+    Err(Rejection::new("too_large", message))
 }
 
 /// Runs a model's code; its panic is `internal`.

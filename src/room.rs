@@ -26,15 +26,14 @@ use uuid::Uuid;
 use self::{
     answers::{Committed, Queued, answer, message},
     audience::{Answers, Audience, Told},
-    load::{LoadError, Loaded, load},
     messages::WaitingImport,
     shown::{Shown, every_state, users_frame},
 };
 pub use self::{
     audience::{Listener, Origin, Seat},
+    load::{LoadError, Loaded, load},
     messages::{
-        Act, Export, Gone, Import, ImportError, Join, Leave, Look, Outcome, Rest, Seen, Settle,
-        Submit,
+        Act, Gone, Import, ImportError, Join, Leave, Look, Outcome, Rest, Seen, Settle, Submit,
     },
 };
 use crate::{
@@ -466,7 +465,7 @@ impl<M: Model> Room<M> {
         if let Some(member) = self.audience.member(from.session) {
             member.acked = 0;
         }
-        message(from, &self.welcome(seat))
+        message(from, &self.welcome(seat), Some(1))
     }
 
     // Who is here.

@@ -93,31 +93,31 @@ pub async fn run<M: Model>(
     let limits = Arc::new(limits);
     let owners = Arbiter::new();
     let rooms = {
-        let limits = limits.clone();
+        let (journal, limits) = (journal.clone(), limits.clone());
         Rooms::<M>::start_in_arbiter(&owners.handle(), move |_| Rooms::new(journal, limits))
     };
     let sockets = Sockets::new(rooms, admission, limits.clone());
     let drained = sockets.clone();
-    let mut http =
-        HttpServer::new(move || App::new().configure(site(sockets.clone(), page.clone())))
-            .disable_signals()
-            .shutdown_timeout(SHUTDOWN_TIMEOUT)
-            // Zero: a closed session's connection ends at once. What a client still sends after a breach
-            // is read by its session for a while, so that the close frame reaches it.
-            .client_disconnect_timeout(Duration::ZERO)
-            .client_request_timeout(limits.handshake_timeout.unwrap_or(Duration::ZERO))
-            .h1_write_buffer_size(WRITE_BUFFER)
-            .max_connections(limits.max_connections.unwrap_or(usize::MAX >> 8))
-            .tcp_nodelay(true)
-            .on_connect({
-                let slow_timeout = limits.slow_timeout;
-                move |connection, _| {
-                    if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>()
-                    {
-                        tune(&SockRef::from(stream), slow_timeout);
-                    }
-                }
-            });
+    let mut http = HttpServer::new(move || {
+        App::new().configure(site(sockets.clone(), journal.clone(), page.clone()))
+    })
+    .disable_signals()
+    .shutdown_timeout(SHUTDOWN_TIMEOUT)
+    // Zero: a closed session's connection ends at once. What a client still sends after a breach
+    // is read by its session for a while, so that the close frame reaches it.
+    .client_disconnect_timeout(Duration::ZERO)
+    .client_request_timeout(limits.handshake_timeout.unwrap_or(Duration::ZERO))
+    .h1_write_buffer_size(WRITE_BUFFER)
+    .max_connections(limits.max_connections.unwrap_or(usize::MAX >> 8))
+    .tcp_nodelay(true)
+    .on_connect({
+        let slow_timeout = limits.slow_timeout;
+        move |connection, _| {
+            if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
+                tune(&SockRef::from(stream), slow_timeout);
+            }
+        }
+    });
     if workers > 0 {
         http = http.workers(workers);
     }
@@ -134,6 +134,10 @@ pub async fn run<M: Model>(
     let stopped = handle.stop(true);
     let (ended, (), ()) = tokio::join!(serving, stopped, drained.drain());
     owners.stop();
+    // The journal is closed when the last owner is gone.
+    if owners.join().is_err() {
+        log::error!("the owners' thread panicked");
+    }
     ended
 }
 

@@ -21,7 +21,7 @@ use actix_ws::CloseCode;
 use futures_util::{Stream, stream::LocalBoxStream};
 use uuid::Uuid;
 
-use self::dialogue::Dialogue;
+use self::dialogue::{Dialogue, Overloaded};
 use crate::{
     deliver::Underway,
     fanout::Worker,
@@ -172,6 +172,8 @@ impl<M: Model> Session<M> {
         match message {
             Input::Text(text) => {
                 let overloaded = self.paused_for_too_long(now) && !self.room_takes_more();
+                let next = self.link.next_number();
+                let overloaded = overloaded.then_some(Overloaded { next });
                 match self.dialogue.read::<M>(&text, now, overloaded) {
                     Ok(asked) => {
                         self.read_bytes += text.len();

@@ -50,6 +50,19 @@ impl<M: Model> Sockets<M> {
         &self.admission
     }
 
+    pub fn rooms(&self) -> &Addr<Rooms<M>> {
+        &self.rooms
+    }
+
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
+    /// Whether the server stops, and takes no more actions.
+    pub fn is_draining(&self) -> bool {
+        self.fanouts.is_draining()
+    }
+
     /// Finishes what is underway, in all rooms, and then closes every session with 1012.
     ///
     /// Resolves when the sessions are told so, after [`MAX_SETTLE`] at the latest.

@@ -11,7 +11,7 @@ use std::{
 
 use support::{Server, await_that, command, http::get};
 
-const FLAGS: [&str; 19] = [
+const FLAGS: [&str; 20] = [
     "--listen",
     "--store",
     "--keep-entries",
@@ -25,6 +25,7 @@ const FLAGS: [&str; 19] = [
     "--max-clients-per-room",
     "--max-connections",
     "--handshake-timeout",
+    "--body-timeout",
     "--session-rate",
     "--max-rooms",
     "--backlog-bytes",

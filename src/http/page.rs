@@ -9,7 +9,7 @@ use actix_web::{
 };
 use rust_embed::Embed;
 
-use super::problem;
+use super::problem::Problem;
 
 /// Only our own files, no inline script or style, and no frame around us.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -41,7 +41,7 @@ impl Page {
     /// Answers with a file: 304 where the client has it already, 404 where there is none.
     pub fn serve(&self, request: &HttpRequest, name: &str) -> HttpResponse {
         let Some(file) = self.file(name) else {
-            return problem::not_found();
+            return Problem::not_found().to_response();
         };
         let tag = header::ETag(file.tag.clone());
         if has_already(request, &file.tag) {
@@ -87,7 +87,8 @@ fn read(path: PathBuf) -> io::Result<File> {
     })
 }
 
-fn has_already(request: &HttpRequest, tag: &EntityTag) -> bool {
+/// Whether the client has what that tag stands for.
+pub fn has_already(request: &HttpRequest, tag: &EntityTag) -> bool {
     match IfNoneMatch::parse(request) {
         Ok(IfNoneMatch::Any) => true,
         Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|other| other.weak_eq(tag)),

@@ -56,6 +56,7 @@ pub enum CounterAction {
 
 impl Model for Counter {
     const NAME: &'static str = "counter";
+    const JOURNAL_VALUE: bool = true;
     type State = CounterState;
     type Action = CounterAction;
 

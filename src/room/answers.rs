@@ -9,7 +9,7 @@ use actix_web::web::BytesMut;
 use tokio::sync::oneshot;
 
 use super::{
-    audience::{Answers, Audience, Member, Origin},
+    audience::{Answers, Audience, Member, Origin, Seat},
     messages::{Outcome, Seen},
     shown::Shown,
 };
@@ -71,7 +71,7 @@ pub fn answer<A>(
             }
         }
     }
-    replies.into_answers(owner, audience, committed.shown.position().rev)
+    replies.into_answers(owner, audience, committed)
 }
 
 impl Committed<'_> {
@@ -163,20 +163,32 @@ impl Replies {
         &mut self.replies[place]
     }
 
-    fn into_answers(self, owner: OwnerId, audience: &mut Audience, rev: Revision) -> Answers {
+    fn into_answers(
+        self,
+        owner: OwnerId,
+        audience: &mut Audience,
+        committed: &Committed<'_>,
+    ) -> Answers {
+        let rev = committed.shown.position().rev;
         let mut answers = Answers::default();
         for mut reply in self.replies {
-            if reply.settled > 0
-                && let Some(member) = audience.member(reply.from.session)
-            {
+            let Some(member) = audience.member(reply.from.session) else {
+                continue;
+            };
+            if reply.settled > 0 {
                 member.acked = member.acked.max(reply.settled);
                 framing::push_text(v1::ack(member.acked, rev).as_bytes(), &mut reply.errors);
             }
+            let next = match member.seat {
+                Seat::Classic => None,
+                Seat::V1 { client, .. } => Some(committed.settled.last(client) + 1),
+            };
             reply.errors.extend_from_slice(&reply.retries);
             let answer = Answer {
                 session: reply.from.session,
                 done: reply.done,
                 frames: reply.errors.freeze(),
+                next,
             };
             answers.add(owner, reply.from.worker, answer);
         }
@@ -216,11 +228,12 @@ impl Reply {
     }
 }
 
-/// A single message for one session.
-pub fn message(from: Origin, json: &str) -> Answer {
+/// A single message for one session, and the number that is taken next from its client.
+pub fn message(from: Origin, json: &str, next: Option<u64>) -> Answer {
     Answer {
         session: from.session,
         done: Underway::default(),
         frames: framing::text(json),
+        next,
     }
 }

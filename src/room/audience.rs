@@ -355,6 +355,7 @@ mod tests {
                 frame: Bytes::new(),
             },
             state: Bytes::new(),
+            next: 1,
         };
         audience.welcome(from, entered)
     }
@@ -399,6 +400,7 @@ mod tests {
                     bytes: 10,
                 },
                 frames: Bytes::new(),
+                next: None,
             };
             answers.add(OwnerId(1), FROM.worker, answer);
             busy += audience.tell(answers, Some(state(number))).busy.len();

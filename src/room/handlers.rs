@@ -9,8 +9,8 @@ use super::{
     answers::{Asker, Queued},
     audience::Seat,
     messages::{
-        Act, Export, Gone, Import, ImportError, Join, Leave, Look, Outcome, Rest, Seen, Settle,
-        Submit, WaitingImport,
+        Act, Gone, Import, ImportError, Join, Leave, Look, Outcome, Rest, Seen, Settle, Submit,
+        WaitingImport,
     },
     shown::users_frame,
 };
@@ -45,6 +45,7 @@ impl<M: Model> Handler<Join> for Room<M> {
             welcome,
             users: users_frame(self.audience.len()),
             state,
+            next: settled + 1,
         };
         told.add(self.audience.welcome(from, entered));
         self.told(told, ctx);
@@ -97,15 +98,6 @@ impl<M: Model> Handler<Look> for Room<M> {
         let Position { epoch, rev, .. } = self.shown.position();
         let value = self.shown.view().to_vec();
         MessageResult((Seen { epoch, rev, value }, self.audience.len()))
-    }
-}
-
-impl<M: Model> Handler<Export> for Room<M> {
-    type Result = MessageResult<Export>;
-
-    fn handle(&mut self, _: Export, _: &mut Self::Context) -> Self::Result {
-        let exported = M::export(self.replica.state()).map_err(|err| err.to_string());
-        MessageResult(exported.map(|fields| (self.replica.position(), fields)))
     }
 }
 

@@ -1,12 +1,10 @@
 //! What an owner is asked.
 
 use actix::prelude::*;
-use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
 use super::audience::{Listener, Origin, Seat};
 use crate::{
-    entry::Position,
     ids::{Epoch, Revision},
     model::Model,
     rejection::Rejection,
@@ -75,11 +73,6 @@ pub struct Gone;
 #[derive(Message)]
 #[rtype(result = "(Seen, usize)")]
 pub struct Look;
-
-/// Asks for what an export says of the room, and where it stands.
-#[derive(Message)]
-#[rtype(result = "Result<(Position, Map<String, Value>), String>")]
-pub struct Export;
 
 /// Begins a new epoch with this state; answered when that is committed.
 #[derive(Message)]

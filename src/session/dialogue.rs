@@ -21,6 +21,14 @@ const OVERLOADED: Duration = Duration::from_secs(1);
 /// The longest that a client over its rate is asked to wait: then it has its whole burst again.
 const LONGEST_HOLD: Duration = Duration::from_secs(1);
 
+/// The room cannot take more of this client's actions.
+#[derive(Clone, Copy, Debug)]
+pub struct Overloaded {
+    /// The lowest number that is not known to be settled: it may be in flight, but sending it again
+    /// does no harm.
+    pub next: u64,
+}
+
 /// One side of what a session and its client say to each other.
 #[derive(Debug)]
 pub struct Dialogue {
@@ -30,8 +38,6 @@ pub struct Dialogue {
     limit: u32,
     /// Until then the client was asked to wait.
     hold_until: Option<Instant>,
-    /// The highest number that went on to the room.
-    submitted: u64,
 }
 
 impl Dialogue {
@@ -41,7 +47,6 @@ impl Dialogue {
             rate: limits.session_rate.map(|rate| Rate::new(rate, now)),
             limit: limits.session_rate.unwrap_or(0),
             hold_until: None,
-            submitted: 0,
         }
     }
 
@@ -58,15 +63,15 @@ impl Dialogue {
         &mut self,
         text: &str,
         now: Instant,
-        overloaded: bool,
+        overloaded: Option<Overloaded>,
     ) -> Result<Asked<M::Action>, String> {
         let passes = self.rate.as_mut().is_none_or(|rate| rate.allows(now));
         match self.seat {
             Seat::Classic => {
                 let action = match passes {
                     true => protocol::read_action::<M>(text).and_then(|action| match overloaded {
-                        true => Err(too_much()),
-                        false => Ok(action),
+                        Some(_) => Err(too_much()),
+                        None => Ok(action),
                     }),
                     false => Err(self.rate_limited()),
                 };
@@ -79,9 +84,8 @@ impl Dialogue {
             }
             Seat::V1 { client, .. } => {
                 let (n, fields) = numbered(text).map_err(|why| v1::error(&why, None))?;
-                if overloaded {
-                    let expected = self.submitted + 1;
-                    return Err(v1::retry(n, expected, &too_much(), OVERLOADED));
+                if let Some(Overloaded { next }) = overloaded {
+                    return Err(v1::retry(n, next, &too_much(), OVERLOADED));
                 }
                 let action = match passes {
                     true => protocol::action_of::<M>(&fields).map_err(Declined::Refused),
@@ -90,7 +94,6 @@ impl Dialogue {
                         Err(Declined::NotTaken(self.rate_limited()))
                     }
                 };
-                self.submitted = self.submitted.max(n);
                 let left = |until: Instant| until.saturating_duration_since(now);
                 Ok(Asked {
                     number: Some(Number { client, n }),
@@ -175,7 +178,7 @@ mod tests {
         let mut dialogue = dialogue(10, now);
         let mut hold = |n: u64, now| {
             let text = format!(r#"{{"action":"plus","n":{n}}}"#);
-            let asked = dialogue.read::<Counter>(&text, now, false).unwrap();
+            let asked = dialogue.read::<Counter>(&text, now, None).unwrap();
             (asked.action.is_ok(), asked.hold)
         };
         for n in 1..=10 {
@@ -194,7 +197,7 @@ mod tests {
     fn a_message_with_a_number_is_an_action_whatever_else_is_wrong_with_it() {
         let now = Instant::now();
         let mut dialogue = dialogue(1000, now);
-        let asked = dialogue.read::<Counter>(r#"{"n":1,"action":7}"#, now, false);
+        let asked = dialogue.read::<Counter>(r#"{"n":1,"action":7}"#, now, None);
         let declined = asked.unwrap().action.unwrap_err();
         assert!(matches!(declined, Declined::Refused(why) if why.code == "bad_field"));
         for (text, code) in [
@@ -202,7 +205,7 @@ mod tests {
             (r#"{"action":"plus"}"#, "missing_field"),
             (r#"{"action":"plus","n":0}"#, "bad_field"),
         ] {
-            let said = dialogue.read::<Counter>(text, now, false).unwrap_err();
+            let said = dialogue.read::<Counter>(text, now, None).unwrap_err();
             let said: Value = serde_json::from_str(&said).unwrap();
             assert_eq!((said["code"].as_str(), said.get("n")), (Some(code), None));
         }
