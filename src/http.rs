@@ -5,22 +5,22 @@
 
 pub mod api;
 pub mod body;
+pub mod methods;
 pub mod page;
 pub mod problem;
 
 use std::sync::Arc;
 
 use actix_web::{
-    Error, FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder,
+    Error, HttpRequest, HttpResponse,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
-    guard,
-    http::{Method, header},
+    http::header,
     middleware::{self, Next},
     web,
 };
 
-use self::{api::Api, page::Page, problem::Problem};
+use self::{api::context::Api, methods::readable, page::Page, problem::Problem};
 use crate::{
     ids::RoomName,
     journal::Journal,
@@ -59,35 +59,6 @@ pub fn site<M: Model>(
             .default_service(web::to(not_found));
         config.service(site);
     }
-}
-
-/// A path that answers GET and HEAD; every other method is 405.
-fn readable<F, Args>(path: &str, handler: F) -> Resource
-where
-    F: Handler<Args>,
-    F::Output: Responder + 'static,
-    Args: FromRequest + 'static,
-{
-    let read = guard::Any(guard::Get()).or(guard::Head());
-    web::resource(path.to_owned())
-        .route(web::route().guard(read).to(handler))
-        .default_service(web::to(async || {
-            Problem::method_not_allowed(&[Method::GET, Method::HEAD]).to_response()
-        }))
-}
-
-/// A path that answers POST; every other method is 405.
-fn postable<F, Args>(path: &str, handler: F) -> Resource
-where
-    F: Handler<Args>,
-    F::Output: Responder + 'static,
-    Args: FromRequest + 'static,
-{
-    web::resource(path.to_owned())
-        .route(web::post().to(handler))
-        .default_service(web::to(async || {
-            Problem::method_not_allowed(&[Method::POST]).to_response()
-        }))
 }
 
 async fn main_room<M: Model>(

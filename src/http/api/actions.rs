@@ -11,7 +11,10 @@ use actix_web::{
     web,
 };
 
-use super::{Actor, Api, check_origin, key, room_name, state};
+use super::{
+    context::{Actor, Api, check_origin, room_name},
+    key, state,
+};
 use crate::{
     fields::Fields,
     http::{

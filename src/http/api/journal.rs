@@ -20,7 +20,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{Api, is_admin, query::Parameters, room_name};
+use super::{
+    context::{Api, is_admin, room_name},
+    query::Parameters,
+};
 use crate::{
     entry::{Batch, Entry, Position},
     http::problem::Problem,

@@ -6,7 +6,7 @@ use actix_web::{
     web,
 };
 
-use super::{Api, room_name};
+use super::context::{Api, room_name};
 use crate::{
     http::{page::has_already, problem::Problem},
     ids::RoomName,

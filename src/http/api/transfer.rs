@@ -14,7 +14,10 @@ use actix_web::{
 use futures_util::stream;
 use serde_json::{Map, Value};
 
-use super::{Api, check_admin, check_origin, query::Parameters, room_name};
+use super::{
+    context::{Api, check_admin, check_origin, room_name},
+    query::Parameters,
+};
 use crate::{
     fields::Fields,
     http::{
