@@ -31,7 +31,7 @@
 //! use actix::Actor;
 //! use actix_web::{App, HttpRequest, HttpResponse, web};
 //! use tallyroom::{
-//!     Counter, http::problem, journal::memory::MemoryJournal, limits::Limits, rooms::Rooms,
+//!     Counter, http::problem::Problem, journal::memory::MemoryJournal, limits::Limits, rooms::Rooms,
 //!     socket::{Sockets, admission::Admission},
 //! };
 //!
@@ -42,7 +42,7 @@
 //! ) -> HttpResponse {
 //!     sockets
 //!         .handle(&request, payload, "main")
-//!         .unwrap_or_else(|denial| problem::of_denial(&denial))
+//!         .unwrap_or_else(|denial| Problem::from(denial).to_response())
 //! }
 //!
 //! # #[actix_web::main]
@@ -57,6 +57,7 @@
 //! # }
 //! ```
 
+pub mod check;
 pub mod config;
 pub mod deliver;
 pub mod entry;

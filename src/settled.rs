@@ -93,7 +93,8 @@ impl Settled {
         };
         let mut spare = max.saturating_sub(self.places());
         for order in &self.order {
-            let mut oldest = order.iter().take_while(|oldest| may_go(oldest, now));
+            let may_go = |(at, client): &&(Millis, ClientId)| may_go_since(*at, *client, now);
+            let mut oldest = order.iter().take_while(may_go);
             while spare < wanted
                 && let Some((_, client)) = oldest.next()
             {
@@ -146,7 +147,8 @@ impl Settled {
     /// Who settled nothing for the longest, of those that may go.
     fn oldest(&self, now: Millis) -> Option<(Millis, ClientId)> {
         let oldest = self.order.iter().filter_map(BTreeSet::first);
-        oldest.filter(|oldest| may_go(oldest, now)).min().copied()
+        let may_go = |(at, client): &&(Millis, ClientId)| may_go_since(*at, *client, now);
+        oldest.filter(may_go).min().copied()
     }
 
     fn places(&self) -> usize {
@@ -203,7 +205,12 @@ fn made(rev: Revision, view: &[u8]) -> Made {
     }
 }
 
-fn may_go((at, client): &(Millis, ClientId), now: Millis) -> bool {
+/// Whether a client may be forgotten by then, if there are too many.
+pub fn may_go(client: &Remembered, now: Millis) -> bool {
+    may_go_since(client.at, client.client, now)
+}
+
+fn may_go_since(at: Millis, client: ClientId, now: Millis) -> bool {
     let at_least = match client.is_key() {
         true => REMEMBER_KEY_AT_LEAST,
         false => REMEMBER_AT_LEAST,

@@ -67,12 +67,13 @@ const FLOORS: [&[&str]; 5] = [
     &[
         "journal/memory",
         "journal/disk",
+        "journal/disk/inspect",
         "journal/disk/schema",
         "journal/disk/reader",
         "journal/disk/trim",
         "journal/disk/writer",
     ],
-    &["config", "listen", "server", "lib", "main"],
+    &["check", "config", "listen", "server", "lib", "main"],
 ];
 
 /// What the ground floor does not know.

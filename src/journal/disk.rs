@@ -5,6 +5,7 @@
 //! in one transaction; readers have connections of their own and read in pieces, so that a long read
 //! holds nobody up.
 
+mod inspect;
 mod reader;
 mod schema;
 mod trim;
@@ -19,11 +20,15 @@ use std::{
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+pub use self::{
+    inspect::{Inspection, Kept},
+    schema::OpenError,
+    trim::Keep,
+};
 use self::{
     reader::{ENDED, Readers},
     writer::{Append, Command, OpenFile, Restart, Writer},
 };
-pub use self::{schema::OpenError, trim::Keep};
 use super::{AppendError, Durability, Journal, Opened, ReadError, StoreFuture};
 use crate::{
     entry::{Batch, Position, Snapshot},

@@ -150,6 +150,29 @@ pub fn snapshot_at(
         .optional()
 }
 
+/// Where a room's snapshots stand, oldest first.
+pub fn snapshots(connection: &Connection, room: i64) -> rusqlite::Result<Vec<Position>> {
+    let all = "SELECT json_extract(snapshot, '$.position') FROM snapshots WHERE room = ?1
+        ORDER BY rev, part";
+    connection
+        .prepare_cached(all)?
+        .query_map([room], |row| json(row, 0))?
+        .collect()
+}
+
+/// The snapshot that stands at a position.
+pub fn snapshot(
+    connection: &Connection,
+    room: i64,
+    at: Position,
+) -> rusqlite::Result<Option<Snapshot>> {
+    let that = "SELECT snapshot FROM snapshots WHERE room = ?1 AND rev = ?2 AND part = ?3";
+    connection
+        .prepare_cached(that)?
+        .query_row((room, at.rev.0, at.part), |row| json(row, 0))
+        .optional()
+}
+
 /// Where the newest snapshot of a room stands.
 pub fn snapshot_order(
     connection: &Connection,

@@ -70,6 +70,47 @@ pub fn open(file: &Path, model: ModelId) -> Result<Connection, OpenError> {
     };
     let mut connection = Connection::open(file).map_err(database)?;
     prepare(&connection).map_err(database)?;
+    let found = recognise(&connection, file)?;
+    if let Found::Format(_) = found {
+        check_model(&connection, file, model)?;
+    }
+    durable(&connection).map_err(database)?;
+    let ready = match found {
+        Found::Nothing => create(&mut connection, model),
+        Found::Format(format) => bring_up(&mut connection, format, model),
+    };
+    ready.map_err(database)?;
+    Ok(connection)
+}
+
+/// Whether a database that is only to be read holds a model's rooms as this program reads them.
+pub fn check(connection: &Connection, file: &Path, model: ModelId) -> Result<(), OpenError> {
+    match recognise(connection, file)? {
+        Found::Nothing => Err(OpenError::NotOurs {
+            file: file.to_owned(),
+        }),
+        Found::Format(found) if found < FORMAT => Err(OpenError::Older {
+            file: file.to_owned(),
+            found,
+            expected: FORMAT,
+        }),
+        Found::Format(_) => check_model(connection, file, model),
+    }
+}
+
+/// What is in a file.
+enum Found {
+    /// No tables: it is new.
+    Nothing,
+    /// A database of ours, of this format.
+    Format(i64),
+}
+
+fn recognise(connection: &Connection, file: &Path) -> Result<Found, OpenError> {
+    let database = |err| OpenError::Database {
+        file: file.to_owned(),
+        err,
+    };
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let application = pragma("application_id").map_err(database)?;
     let format = pragma("user_version").map_err(database)?;
@@ -88,16 +129,10 @@ pub fn open(file: &Path, model: ModelId) -> Result<Connection, OpenError> {
             expected: FORMAT,
         });
     }
-    if tables > 0 {
-        check_model(&connection, file, model)?;
-    }
-    durable(&connection).map_err(database)?;
-    if tables == 0 {
-        create(&mut connection, model).map_err(database)?;
-    } else {
-        bring_up(&mut connection, format, model).map_err(database)?;
-    }
-    Ok(connection)
+    Ok(match tables {
+        0 => Found::Nothing,
+        _ => Found::Format(format),
+    })
 }
 
 /// Refuses another model's data, and that of a newer version.
@@ -211,6 +246,12 @@ pub enum OpenError {
     NotOurs { file: PathBuf },
     #[error("{} is of format {found}, newer than this program reads ({expected})", file.display())]
     Newer {
+        file: PathBuf,
+        found: i64,
+        expected: i64,
+    },
+    #[error("{} is of format {found}, older than {expected}; a server brings it up when it starts", file.display())]
+    Older {
         file: PathBuf,
         found: i64,
         expected: i64,
