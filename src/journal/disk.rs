@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 pub use self::{
     inspect::{Inspection, Kept},
-    schema::OpenError,
+    schema::{FILE, OpenError},
     trim::Keep,
 };
 use self::{
@@ -35,9 +35,6 @@ use crate::{
     ids::{Epoch, Revision, RoomName},
     model::ModelId,
 };
-
-/// The database's file in its folder.
-pub const FILE: &str = "tallyroom.db";
 
 /// The file by whose lock a folder belongs to one process.
 const LOCK: &str = "lock";

@@ -5,9 +5,8 @@ use std::{path::Path, sync::Arc};
 use rusqlite::{Connection, OpenFlags};
 
 use super::{
-    FILE,
     reader::{self, snapshots},
-    schema::{self, OpenError},
+    schema::{self, FILE, OpenError},
 };
 use crate::{
     entry::{Batch, Position, Snapshot},

@@ -16,6 +16,9 @@ use uuid::Uuid;
 
 use crate::{ids::Epoch, model::ModelId};
 
+/// The database's file in its folder.
+pub const FILE: &str = "tallyroom.db";
+
 /// "Tlly": by this a database is known as ours (PRAGMA application_id).
 const APPLICATION: i64 = 0x546c_6c79;
 
