@@ -1,6 +1,9 @@
 //! HTTP by hand: one request, one answer.
 
-use std::io::{Read, Write};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
 
 use serde_json::Value;
 
@@ -22,6 +25,42 @@ impl Answer {
 
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    /// The body's lines, each of which is JSON.
+    pub fn lines(&self) -> Vec<Value> {
+        let lines = self.text().lines();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// The body's rows (RFC 4180).
+    pub fn csv(&self) -> Vec<Vec<String>> {
+        let (mut rows, mut row, mut field) = (Vec::new(), Vec::new(), String::new());
+        let (mut quoted, mut text) = (false, self.text().chars().peekable());
+        while let Some(next) = text.next() {
+            match next {
+                '"' if quoted && text.peek() == Some(&'"') => field.extend(text.next()),
+                '"' => quoted = !quoted,
+                ',' if !quoted => row.push(std::mem::take(&mut field)),
+                '\r' if !quoted && text.peek() == Some(&'\n') => {}
+                '\n' if !quoted => {
+                    row.push(std::mem::take(&mut field));
+                    rows.push(std::mem::take(&mut row));
+                }
+                next => field.push(next),
+            }
+        }
+        assert!(
+            !quoted && row.is_empty() && field.is_empty(),
+            "the last row has no end"
+        );
+        rows
     }
 
     /// Whether it is a problem document of this status and code, whole.
@@ -46,6 +85,24 @@ impl Answer {
 
 /// Sends a request with these lines of headers, beside `Host: localhost` where none is given.
 pub fn request(port: u16, method: &str, path: &str, headers: &[&str]) -> Answer {
+    exchange(port, head(method, path, headers).as_bytes())
+}
+
+/// Sends a request with a body, of which the headers name no length.
+pub fn request_with(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[&str],
+    body: impl AsRef<[u8]>,
+) -> Answer {
+    let body = body.as_ref();
+    let length = format!("Content-Length: {}", body.len());
+    let head = head(method, path, &[headers, &[&length]].concat());
+    exchange(port, &[head.as_bytes(), body].concat())
+}
+
+fn head(method: &str, path: &str, headers: &[&str]) -> String {
     let host = headers
         .iter()
         .any(|line| line.to_ascii_lowercase().starts_with("host:"));
@@ -58,7 +115,7 @@ pub fn request(port: u16, method: &str, path: &str, headers: &[&str]) -> Answer 
         text.push_str("\r\n");
     }
     text.push_str("\r\n");
-    exchange(port, text.as_bytes())
+    text
 }
 
 pub fn get(port: u16, path: &str) -> Answer {
@@ -80,13 +137,33 @@ pub fn handshake(port: u16, path: &str, more: &[&str]) -> Answer {
 
 /// Sends bytes and reads one answer.
 pub fn exchange(port: u16, request: &[u8]) -> Answer {
-    let mut stream = connect(("127.0.0.1", port));
+    exchange_by(&mut connect(("127.0.0.1", port)), request)
+}
+
+/// Sends bytes by a connection and reads one answer, and nothing beyond it.
+pub fn exchange_by(stream: &mut TcpStream, request: &[u8]) -> Answer {
     stream.write_all(request).unwrap();
+    let mut answer = read_head(stream);
+    let bodyless = request.starts_with(b"HEAD ") || matches!(answer.status, 101 | 304);
+    if bodyless {
+        return answer;
+    }
+    if answer.header("transfer-encoding") == Some("chunked") {
+        answer.body = read_chunks(stream);
+    } else {
+        let len = answer
+            .header("content-length")
+            .map_or(0, |len| len.parse().unwrap());
+        answer.body = vec![0; len];
+        stream.read_exact(&mut answer.body).unwrap();
+    }
+    answer
+}
+
+fn read_head(stream: &mut TcpStream) -> Answer {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        bytes.push(byte[0]);
+        bytes.push(read_byte(stream));
     }
     let head = String::from_utf8(bytes).unwrap();
     let mut lines = head.trim_end().split("\r\n");
@@ -95,18 +172,34 @@ pub fn exchange(port: u16, request: &[u8]) -> Answer {
         let (name, value) = line.split_once(':').unwrap();
         (name.to_ascii_lowercase(), value.trim().to_owned())
     };
-    let mut answer = Answer {
+    Answer {
         status: status.parse().unwrap(),
         headers: lines.map(split).collect(),
         body: Vec::new(),
-    };
-    let bodyless = request.starts_with(b"HEAD ") || matches!(answer.status, 101 | 304);
-    if !bodyless {
-        let len = answer
-            .header("content-length")
-            .map_or(0, |len| len.parse().unwrap());
-        answer.body = vec![0; len];
-        stream.read_exact(&mut answer.body).unwrap();
     }
-    answer
+}
+
+/// A body whose length was not known beforehand (RFC 9112, section 7.1).
+fn read_chunks(stream: &mut TcpStream) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            line.push(read_byte(stream));
+        }
+        let size = std::str::from_utf8(&line).unwrap().trim_end();
+        let size = usize::from_str_radix(size, 16).unwrap();
+        let mut chunk = vec![0; size + 2];
+        stream.read_exact(&mut chunk).unwrap();
+        if size == 0 {
+            return body;
+        }
+        body.extend_from_slice(&chunk[..size]);
+    }
+}
+
+fn read_byte(stream: &mut TcpStream) -> u8 {
+    let mut byte = [0];
+    stream.read_exact(&mut byte).unwrap();
+    byte[0]
 }

@@ -6,9 +6,12 @@
 // Each test file is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
+pub mod conversation;
 pub mod http;
 pub mod in_process;
+pub mod placeholders;
 pub mod raw;
+pub mod v1;
 
 use std::{
     io::{BufRead, BufReader},

@@ -1,0 +1,272 @@
+//! The protocol as `docs/protocol.md` says it: the conversations in `docs/protocol/` are held with the
+//! real server, and the documentation's examples and tables are those of the conversations.
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use serde_json::Value;
+use support::{
+    Server,
+    conversation::{Conversation, Expected, Side, Step, What, all},
+};
+
+/// Codes that no conversation can bring about: they need tokens, which this version does not know, a
+/// journal that fails or has dropped entries, or a model's fault. Other tests do.
+const ELSEWHERE: [&str; 5] = [
+    "unauthorized",
+    "gone",
+    "unavailable",
+    "store_full",
+    "internal",
+];
+
+#[test]
+fn the_server_holds_every_conversation() {
+    let shared = Server::start(&[]);
+    let mut failures = Vec::new();
+    for conversation in all() {
+        if !conversation.is_for(Side::Server) {
+            continue;
+        }
+        let held = match conversation.is_alone() {
+            true => hold_alone(&conversation),
+            false => conversation.hold(&shared),
+        };
+        failures.extend(held.err());
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+fn hold_alone(conversation: &Conversation) -> Result<(), String> {
+    let flags: Vec<&str> = conversation.flags.iter().map(String::as_str).collect();
+    let mut server = Server::start(&flags);
+    conversation.hold(&server)?;
+    let stops = |step: &Step| matches!(step.what, What::Stop { .. });
+    if conversation.steps.iter().any(stops) {
+        assert!(server.await_exit().success(), "{}", server.log());
+    }
+    Ok(())
+}
+
+#[test]
+fn every_conversation_is_for_somebody_and_says_what_it_shows() {
+    for conversation in all() {
+        let Conversation {
+            name,
+            title,
+            about,
+            sides,
+            ..
+        } = &conversation;
+        assert!(!title.is_empty() && !about.is_empty(), "{name}");
+        assert!(!sides.is_empty(), "{name}");
+        let asks = |step: &Step| matches!(step.what, What::Http { .. });
+        let for_clients = sides.contains(&Side::Client);
+        assert!(
+            !for_clients || !conversation.steps.iter().any(asks),
+            "{name}: HTTP"
+        );
+        let shows = |step: &Step| matches!(step.what, What::Shows { .. });
+        assert!(
+            !for_clients || name == "beat" || conversation.steps.iter().any(shows),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn every_event_that_the_documentation_names_stands_in_a_conversation_and_no_other() {
+    let said: BTreeSet<String> = told()
+        .iter()
+        .filter_map(|event| text(event, "type"))
+        .collect();
+    let mut named: BTreeSet<String> = table("What comes, and what you do").into_iter().collect();
+    // A conversation has one that no version knows, to show that it is passed over.
+    named.insert("weather".to_owned());
+    assert_eq!(said, named);
+}
+
+#[test]
+fn every_code_of_the_documentation_stands_in_a_conversation() {
+    let mut said = BTreeSet::new();
+    for conversation in all().iter().filter(|one| one.is_for(Side::Server)) {
+        said.extend(
+            events(conversation)
+                .iter()
+                .filter_map(|event| text(event, "code")),
+        );
+        said.extend(
+            bodies(conversation)
+                .iter()
+                .filter_map(|body| text(body, "code")),
+        );
+    }
+    let elsewhere: BTreeSet<String> = ELSEWHERE.map(str::to_owned).into();
+    assert_eq!(said.intersection(&elsewhere).next(), None);
+    let all: BTreeSet<String> = said.union(&elsewhere).cloned().collect();
+    assert_eq!(all, table("Codes").into_iter().collect());
+}
+
+#[test]
+fn every_close_code_of_the_documentation_stands_in_a_conversation() {
+    let mut said = BTreeSet::new();
+    for step in all().iter().flat_map(|one| &one.steps) {
+        match step.what {
+            What::Close { close, .. } => said.insert(close),
+            What::Disconnect { .. } => said.insert(1006),
+            _ => false,
+        };
+    }
+    let documentation = documentation();
+    let section = section(&documentation, "Coming back");
+    let rows = section
+        .lines()
+        .filter(|line| line.starts_with("| 1") || line.starts_with("| 4"));
+    let codes = rows.flat_map(|row| row[2..].split(" |").next().unwrap().split(", "));
+    let named: BTreeSet<u16> = codes.map(|code| code.parse().unwrap()).collect();
+    assert_eq!(said, named);
+}
+
+#[test]
+fn the_examples_of_the_documentation_have_the_fields_of_the_conversations() {
+    let mut shapes = BTreeMap::new();
+    for conversation in all().iter().filter(|one| one.is_for(Side::Server)) {
+        for said in [
+            events(conversation),
+            sent(conversation),
+            bodies(conversation),
+        ]
+        .concat()
+        {
+            shapes.insert(shape(&said), said);
+        }
+    }
+    let examples = examples();
+    assert!(examples.len() > 20, "{examples:?}");
+    for example in examples {
+        let known = shapes.contains_key(&shape(&example));
+        assert!(known, "no conversation has a message such as {example}");
+    }
+}
+
+/// The names of the fields, of those within them too, and which kind of event it is.
+fn shape(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let kind = fields.get("type").and_then(Value::as_str).unwrap_or("");
+            // A problem's type is no kind of event.
+            let kind = if fields.contains_key("status") {
+                "problem"
+            } else {
+                kind
+            };
+            let fields: Vec<String> = fields
+                .iter()
+                .map(|(name, value)| format!("{name}{}", shape(value)))
+                .collect();
+            format!("{kind}{{{}}}", fields.join(","))
+        }
+        Value::Array(list) => list
+            .first()
+            .filter(|one| one.is_object())
+            .map(shape)
+            .unwrap_or_default(),
+        _ => String::new(),
+    }
+}
+
+fn text(value: &Value, field: &str) -> Option<String> {
+    value[field].as_str().map(str::to_owned)
+}
+
+fn told() -> Vec<Value> {
+    all().iter().flat_map(events).collect()
+}
+
+/// The events of a conversation.
+fn events(conversation: &Conversation) -> Vec<Value> {
+    let events = conversation.steps.iter().flat_map(|step| match &step.what {
+        What::Event { event, .. } => vec![event.clone()],
+        What::Events { events, .. } => events.clone(),
+        _ => Vec::new(),
+    });
+    events.collect()
+}
+
+/// What clients send in a conversation.
+fn sent(conversation: &Conversation) -> Vec<Value> {
+    let sent = conversation
+        .steps
+        .iter()
+        .filter_map(|step| match &step.what {
+            What::Send { send, .. } => Some(send.clone()),
+            What::Http { request, .. } => request.body.clone(),
+            _ => None,
+        });
+    sent.collect()
+}
+
+/// The bodies of the answers in a conversation, and the lines of those that have lines.
+fn bodies(conversation: &Conversation) -> Vec<Value> {
+    let answers = conversation
+        .steps
+        .iter()
+        .filter_map(|step| match &step.what {
+            What::Http { answer, .. } => Some(answer),
+            What::Connect { refused, .. } => refused.as_ref(),
+            _ => None,
+        });
+    let bodies = |answer: &Expected| {
+        let lines = answer.lines.iter().flatten();
+        answer.body.iter().chain(lines).cloned().collect::<Vec<_>>()
+    };
+    answers.flat_map(bodies).collect()
+}
+
+fn documentation() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/protocol.md");
+    fs::read_to_string(path).unwrap()
+}
+
+/// What stands under a heading, up to the next one.
+fn section<'a>(documentation: &'a str, heading: &str) -> &'a str {
+    let (_, rest) = documentation
+        .split_once(&format!("# {heading}\n"))
+        .unwrap_or_else(|| panic!("no section {heading:?}"));
+    rest.split("\n#").next().unwrap()
+}
+
+/// The words in code in the first column of the table under a heading.
+fn table(heading: &str) -> Vec<String> {
+    let documentation = documentation();
+    let section = section(&documentation, heading);
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let words = rows.flat_map(|row| {
+        row.split(" | ")
+            .next()
+            .unwrap()
+            .split('`')
+            .skip(1)
+            .step_by(2)
+    });
+    // `error` with and without its number stands in two rows.
+    let words = words.filter(|word| *word != "n").map(str::to_owned);
+    words.collect()
+}
+
+/// The JSON values in the blocks of the documentation that say that they are JSON.
+fn examples() -> Vec<Value> {
+    let documentation = documentation();
+    let blocks = documentation.split("```json\n").skip(1);
+    let values = blocks.flat_map(|block| {
+        let block = block.split("```").next().unwrap();
+        let values = serde_json::Deserializer::from_str(block).into_iter::<Value>();
+        values.map(move |value| value.unwrap_or_else(|err| panic!("{err} in {block}")))
+    });
+    values.collect()
+}
