@@ -7,6 +7,7 @@
 #![allow(dead_code)]
 
 pub mod conversation;
+pub mod held;
 pub mod http;
 pub mod in_process;
 pub mod placeholders;

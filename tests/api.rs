@@ -1,0 +1,560 @@
+//! HTTP for programs, over real sockets, beyond the single messages that `tests/protocol.rs` holds.
+
+mod support;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use support::{
+    Server,
+    http::{Answer, get, request, request_with},
+    v1::V1,
+};
+use uuid::Uuid;
+
+const JSON: &str = "Content-Type: application/json";
+const ACTIONS: &str = "/api/rooms/main/actions";
+const JOURNAL: &str = "/api/rooms/main/journal";
+const PLUS: &str = support::PLUS;
+const FORWARDED: &str = "X-Forwarded-For: 192.0.2.7";
+
+fn post(server: &Server, body: &str) -> Answer {
+    request_with(server.port(), "POST", ACTIONS, &[JSON], body)
+}
+
+fn post_with(server: &Server, key: &str, body: &str) -> Answer {
+    let key = format!("Idempotency-Key: {key}");
+    request_with(server.port(), "POST", ACTIONS, &[JSON, &key], body)
+}
+
+fn value(server: &Server) -> Value {
+    get(server.port(), "/api/rooms/main").json()["value"].clone()
+}
+
+fn is_replayed(answer: &Answer) -> bool {
+    match answer.header("idempotent-replayed") {
+        None => false,
+        Some(replayed) => {
+            assert_eq!(replayed, "true");
+            true
+        }
+    }
+}
+
+/// A server whose room has so many entries of one client.
+fn with_entries(count: u64) -> (Server, Uuid) {
+    let server = Server::start(&["--session-rate", "0"]);
+    let client = Uuid::new_v4();
+    let mut ann = V1::join(server.port(), "/", client);
+    for first in (1..=count).step_by(500) {
+        let last = (first + 499).min(count);
+        ann.send_plus(first..=last);
+        ann.expect_ack(last);
+    }
+    (server, client)
+}
+
+#[test]
+fn posts_with_one_key_at_once_are_one_action() {
+    let server = Server::start(&[]);
+    for key in [format!("{}:1", Uuid::new_v4()), "order-66".to_owned()] {
+        let before = value(&server).as_u64().unwrap();
+        let answers: Vec<Answer> = thread::scope(|scope| {
+            let asking: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| post_with(&server, &key, PLUS)))
+                .collect();
+            asking
+                .into_iter()
+                .map(|asking| asking.join().unwrap())
+                .collect()
+        });
+        for answer in &answers {
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert_eq!(answer.json(), answers[0].json());
+            assert_eq!(answer.json()["value"], before + 1);
+        }
+        let first = answers.iter().filter(|answer| !is_replayed(answer));
+        assert_eq!(first.count(), 1, "{answers:?}");
+        assert_eq!(value(&server), before + 1);
+    }
+}
+
+#[test]
+fn a_counter_hands_out_numbers() {
+    let server = Server::start(&[]);
+    let mut handed: Vec<u64> = thread::scope(|scope| {
+        let asking: Vec<_> = (0..40)
+            .map(|_| scope.spawn(|| post(&server, PLUS).json()["value"].as_u64().unwrap()))
+            .collect();
+        asking
+            .into_iter()
+            .map(|asking| asking.join().unwrap())
+            .collect()
+    });
+    handed.sort_unstable();
+    assert_eq!(handed, (1..=40).collect::<Vec<_>>());
+}
+
+#[test]
+fn who_reads_or_connects_after_the_answer_sees_the_action() {
+    let server = Server::start(&[]);
+    for nth in 1..=30 {
+        assert_eq!(post(&server, PLUS).json()["rev"], nth);
+        assert_eq!(value(&server), nth);
+        let joined = V1::join(server.port(), "/", Uuid::new_v4());
+        assert_eq!(
+            (joined.first, &joined.welcome["rev"]),
+            (json!(nth), &json!(nth))
+        );
+    }
+}
+
+#[test]
+fn keys_are_visible_characters_up_to_their_limit() {
+    let server = Server::start(&[]);
+    let mut value = 0;
+    for good in [
+        "k",
+        "!",
+        "~\"{}:,",
+        &"k".repeat(255),
+        "order:66",
+        "not-a-uuid:0",
+    ] {
+        for replayed in [false, true] {
+            let answer = post_with(&server, good, PLUS);
+            assert_eq!(answer.status, 200, "{good}: {answer:?}");
+            value += i64::from(!replayed);
+            assert_eq!(answer.json()["value"], value, "{good}");
+            assert_eq!(is_replayed(&answer), replayed, "{good}");
+        }
+    }
+    let id = Uuid::new_v4();
+    let long = "k".repeat(256);
+    let with = |rest: &str| format!("{id}:{rest}");
+    for bad in [
+        String::new(),
+        long,
+        "two words".to_owned(),
+        "schlüssel".to_owned(),
+        with(""),
+        with("0"),
+        with("-1"),
+        with("+1"),
+        with("1.0"),
+        with("1e0"),
+        with(" 1"),
+        with("one"),
+        with("1:1"),
+        with("9007199254740992"),
+        with("99999999999999999999999"),
+    ] {
+        post_with(&server, &bad, PLUS).assert_problem(400, "bad_field");
+    }
+    let twice = [JSON, "Idempotency-Key: one", "Idempotency-Key: other"];
+    request_with(server.port(), "POST", ACTIONS, &twice, PLUS).assert_problem(400, "bad_field");
+    // Nothing was settled by any of them.
+    let answer = post_with(&server, &with("1"), PLUS);
+    assert_eq!(answer.json()["value"], value + 1);
+    assert!(!is_replayed(&answer));
+    let gap = post_with(&server, &with("9007199254740991"), PLUS);
+    gap.assert_problem(409, "gap");
+    assert_eq!(gap.json()["expected"], 2);
+}
+
+#[test]
+fn a_client_s_id_in_a_key_is_the_same_in_any_case() {
+    let server = Server::start(&[]);
+    let id = Uuid::new_v4().to_string();
+    post_with(&server, &format!("{id}:1"), PLUS);
+    let again = post_with(&server, &format!("{}:1", id.to_uppercase()), PLUS);
+    assert!(is_replayed(&again));
+    // An id alone is a key like any other, and nobody's number.
+    assert!(!is_replayed(&post_with(&server, &id, PLUS)));
+    assert_eq!(value(&server), 2);
+}
+
+#[test]
+fn a_number_begun_on_a_socket_is_finished_by_a_post_and_the_other_way_round() {
+    let server = Server::start(&[]);
+    let id = Uuid::new_v4();
+    let mut ann = V1::join(server.port(), "/", id);
+    for n in (1..40).step_by(2) {
+        ann.send_plus([n]);
+        ann.expect_ack(n);
+        let again = post_with(&server, &format!("{id}:{n}"), PLUS);
+        assert!(is_replayed(&again));
+        let next = post_with(&server, &format!("{id}:{}", n + 1), PLUS);
+        assert_eq!(next.json()["value"], n + 1);
+        ann.send_plus([n + 1]);
+        assert_eq!(ann.expect_ack(n + 1), n + 1);
+    }
+    assert_eq!(V1::join(server.port(), "/", id).n(), 40);
+}
+
+#[test]
+fn what_is_no_json_is_told_so_and_settles_nothing() {
+    let server = Server::start(&[]);
+    for (body, code) in [
+        ("", "not_json"),
+        ("plus", "not_json"),
+        ("{\"action\":\"plus\"", "not_json"),
+        ("\u{feff}{}", "not_json"),
+        ("[]", "not_an_object"),
+        ("null", "not_an_object"),
+    ] {
+        post_with(&server, "a-key", body).assert_problem(400, code);
+    }
+    let bytes = request_with(server.port(), "POST", ACTIONS, &[JSON], b"\xff\xfe{}");
+    bytes.assert_problem(400, "not_json");
+    let answer = post_with(&server, "a-key", PLUS);
+    assert_eq!((answer.status, is_replayed(&answer)), (200, false));
+}
+
+#[test]
+fn no_form_of_another_site_gets_through() {
+    let server = Server::start(&[]);
+    for kind in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/jsonx",
+        "text/json",
+        "application/problem+json",
+        "application/json, text/plain",
+    ] {
+        let header = format!("Content-Type: {kind}");
+        let answer = request_with(server.port(), "POST", ACTIONS, &[&header], PLUS);
+        answer.assert_problem(415, "unsupported_media_type");
+    }
+    request_with(server.port(), "POST", ACTIONS, &[], PLUS)
+        .assert_problem(415, "unsupported_media_type");
+    for kind in [
+        "application/json",
+        "Application/JSON",
+        "application/json;charset=UTF-8",
+    ] {
+        let header = format!("Content-Type: {kind}");
+        let answer = request_with(server.port(), "POST", ACTIONS, &[&header], PLUS);
+        assert_eq!(answer.status, 200, "{kind}");
+    }
+}
+
+#[test]
+fn a_body_over_the_limit_is_told_so() {
+    let server = Server::start(&[]);
+    let padded = |size: usize| format!("{PLUS}{}", " ".repeat(size - PLUS.len()));
+    assert_eq!(post(&server, &padded(64 * 1024)).status, 200);
+    post(&server, &padded(64 * 1024 + 1)).assert_problem(413, "too_large");
+    post(&server, &padded(1 << 20)).assert_problem(413, "too_large");
+    assert_eq!(value(&server), 1);
+}
+
+#[test]
+fn methods_that_are_not_allowed_are_answered_with_those_that_are() {
+    let server = Server::start(&[]);
+    for (path, allow) in [
+        ("/api/rooms/main", "GET, HEAD"),
+        (ACTIONS, "POST"),
+        (JOURNAL, "GET, HEAD"),
+        ("/api/export", "GET, HEAD"),
+        ("/api/import", "POST"),
+    ] {
+        for method in [
+            "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW",
+        ] {
+            if allow.split(", ").any(|allowed| allowed == method) {
+                continue;
+            }
+            let headers = [JSON, "Content-Length: 0"];
+            let answer = request(server.port(), method, path, &headers);
+            assert_eq!(answer.header("allow"), Some(allow), "{method} {path}");
+            if method != "HEAD" {
+                answer.assert_problem(405, "method_not_allowed");
+            }
+            assert_eq!(answer.status, 405, "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn head_has_the_headers_of_get() {
+    let (server, _) = with_entries(3);
+    for path in [
+        "/api/rooms/main",
+        JOURNAL,
+        "/api/rooms/no%20room",
+        "/api/export",
+    ] {
+        let (get, head) = (
+            get(server.port(), path),
+            request(server.port(), "HEAD", path, &[]),
+        );
+        assert_eq!(head.status, get.status, "{path}");
+        for name in [
+            "content-type",
+            "etag",
+            "cache-control",
+            "x-content-type-options",
+        ] {
+            assert_eq!(head.header(name), get.header(name), "{path} {name}");
+        }
+        assert_eq!(get.header("cache-control"), Some("no-cache"), "{path}");
+    }
+}
+
+#[test]
+fn names_that_no_room_can_have_are_not_found() {
+    let server = Server::start(&[]);
+    let long = "r".repeat(65);
+    for name in [
+        "no%20room",
+        "a.b",
+        "%2e%2e",
+        "caf%C3%A9",
+        "a%2Fb",
+        "%00",
+        long.as_str(),
+        "",
+        "%",
+    ] {
+        for path in ["", "/journal"] {
+            let answer = get(server.port(), &format!("/api/rooms/{name}{path}"));
+            assert!([400, 404].contains(&answer.status), "{name}: {answer:?}");
+        }
+        let path = format!("/api/rooms/{name}/actions");
+        let answer = request_with(server.port(), "POST", &path, &[JSON], PLUS);
+        assert!([400, 404].contains(&answer.status), "{name}: {answer:?}");
+    }
+    get(server.port(), "/api/rooms/a.b").assert_problem(404, "not_found");
+    let name = "r".repeat(64);
+    assert_eq!(
+        get(server.port(), &format!("/api/rooms/{name}")).json()["room"],
+        name
+    );
+}
+
+#[test]
+fn what_a_client_has_already_is_not_sent_again() {
+    let server = Server::start(&[]);
+    let path = "/api/rooms/main";
+    let ask = |tags: &str| {
+        request(
+            server.port(),
+            "GET",
+            path,
+            &[&format!("If-None-Match: {tags}")],
+        )
+    };
+    let tag = get(server.port(), path).header("etag").unwrap().to_owned();
+    for tags in [tag.clone(), "*".to_owned(), format!("\"other\", {tag}")] {
+        let answer = ask(&tags);
+        assert_eq!(
+            (answer.status, answer.header("etag")),
+            (304, Some(tag.as_str())),
+            "{tags}"
+        );
+    }
+    assert_eq!(ask("\"other\"").status, 200);
+    post(&server, PLUS);
+    let answer = ask(&tag);
+    assert_eq!((answer.status, &answer.json()["value"]), (200, &json!(1)));
+    let tag = answer.header("etag").unwrap().to_owned();
+    // Who is here is told, too, so it makes another answer.
+    let _watcher = server.client();
+    assert_eq!(ask(&tag).json()["users"], 1);
+}
+
+#[test]
+fn reading_a_room_makes_none() {
+    let server = Server::start(&["--max-rooms", "5"]);
+    for nth in 0..20 {
+        let room = get(server.port(), &format!("/api/rooms/r{nth}"));
+        assert!([200, 503].contains(&room.status), "{room:?}");
+    }
+    let exported = get(server.port(), "/api/export");
+    assert_eq!((exported.status, exported.lines().len()), (200, 0));
+}
+
+#[test]
+fn the_journal_is_given_in_pieces_and_whole() {
+    const ENTRIES: u64 = 5000;
+    let (server, client) = with_entries(ENTRIES);
+    let lines = |query: &str| {
+        let answer = get(server.port(), &format!("{JOURNAL}{query}"));
+        assert_eq!(answer.status, 200, "{query}: {answer:?}");
+        answer.lines()
+    };
+    let revs = |query: &str| -> Vec<u64> {
+        let lines = lines(query);
+        lines
+            .iter()
+            .map(|line| line["rev"].as_u64().unwrap())
+            .collect()
+    };
+    let all = lines("");
+    assert_eq!(all.len() as u64, ENTRIES);
+    for (line, nth) in all.iter().zip(1..) {
+        assert_eq!(
+            (&line["rev"], &line["n"], &line["value"], &line["client"]),
+            (&json!(nth), &json!(nth), &json!(nth), &json!(client))
+        );
+    }
+    let times: Vec<_> = all
+        .iter()
+        .map(|line| line["at"].as_str().unwrap())
+        .collect();
+    assert!(times.is_sorted(), "the journal's time fell");
+    assert_eq!(revs("?since=4990"), (4991..=5000).collect::<Vec<_>>());
+    assert_eq!(revs("?limit=3"), [1, 2, 3]);
+    assert_eq!(revs("?limit=3&since=1200"), [1201, 1202, 1203]);
+    assert_eq!(revs("?since=4999&limit=9007199254740991"), [5000]);
+    assert!(revs("?limit=0").is_empty());
+    assert!(revs("?since=5000").is_empty());
+    assert!(
+        revs("?since=9007199254740991").is_empty(),
+        "beyond the end there is nothing yet"
+    );
+}
+
+#[test]
+fn a_query_parameter_that_is_wrong_is_named() {
+    let (server, _) = with_entries(1);
+    for query in [
+        "?since=x",
+        "?since=-1",
+        "?since=",
+        "?since=1.5",
+        "?since=99999999999999999999",
+        "?limit=-1",
+        "?limit=all",
+        "?limit=",
+    ] {
+        let answer = get(server.port(), &format!("{JOURNAL}{query}"));
+        answer.assert_problem(400, "bad_field");
+        let name = &query[1..6];
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(name), "{query}: {detail}");
+    }
+}
+
+#[test]
+fn entries_that_are_no_longer_kept_are_gone() {
+    let (server, _) = with_entries(25_000);
+    let answer = get(server.port(), JOURNAL);
+    answer.assert_problem(410, "gone");
+    let first = answer.json()["first"].as_u64().unwrap();
+    assert!((2..=25_000).contains(&first), "{first}");
+    let rest = get(server.port(), &format!("{JOURNAL}?since={}", first - 1));
+    assert_eq!(rest.status, 200);
+    let lines = rest.lines();
+    assert_eq!(lines[0]["rev"], first);
+    // The value after each entry is right, though those before it are gone.
+    assert_eq!(lines[0]["value"], first);
+    assert_eq!(lines.last().unwrap()["value"], 25_000);
+}
+
+#[test]
+fn csv_is_quoted_where_it_must_be() {
+    let server = Server::start(&[]);
+    post(&server, r#"{"action":"limits","min":-5,"max":null}"#);
+    post(&server, r#"{"action":"plus"}"#);
+    let accept = |kinds: &str| {
+        request(
+            server.port(),
+            "GET",
+            JOURNAL,
+            &[&format!("Accept: {kinds}")],
+        )
+    };
+    let answer = accept("text/csv");
+    let text = answer.text();
+    let rows: Vec<&str> = text.split_terminator("\r\n").collect();
+    assert_eq!(rows[0], "rev,at,client,n,action,value");
+    assert!(
+        rows[1].contains(r#","{""action"":""limits"",""min"":-5,""max"":null}",0"#),
+        "{text}"
+    );
+    assert_eq!(answer.csv()[2][4..], [r#"{"action":"plus"}"#, "1"]);
+    for kinds in ["application/x-ndjson", "*/*", "application/json, */*;q=0.1"] {
+        let kind = accept(kinds).header("content-type").unwrap().to_owned();
+        assert_eq!(kind, "application/x-ndjson", "{kinds}");
+    }
+}
+
+#[test]
+fn whoever_has_no_admin_sees_aliases_that_stay_the_same() {
+    let (server, ann) = with_entries(2);
+    let bob = Uuid::new_v4();
+    post_with(&server, &format!("{bob}:1"), PLUS);
+    post(&server, PLUS);
+    let clients = |headers: &[&str]| -> Vec<Value> {
+        let lines = request(server.port(), "GET", JOURNAL, headers).lines();
+        lines.iter().map(|line| line["client"].clone()).collect()
+    };
+    assert_eq!(
+        clients(&[]),
+        [json!(ann), json!(ann), json!(bob), Value::Null]
+    );
+    let seen = clients(&[FORWARDED]);
+    assert_eq!(seen, clients(&[FORWARDED]));
+    assert_eq!(seen[0], seen[1]);
+    assert_ne!(seen[0], seen[2]);
+    assert_eq!(seen[3], Value::Null);
+    for alias in &seen[..3] {
+        let alias = alias.as_str().unwrap();
+        assert!(!alias.is_empty() && alias != ann.to_string() && alias != bob.to_string());
+    }
+    for header in [
+        "Forwarded: for=192.0.2.7",
+        "X-Forwarded-For: ::1",
+        "X-Real-IP: 192.0.2.7",
+    ] {
+        assert_eq!(clients(&[header]), seen, "{header}");
+    }
+}
+
+#[test]
+fn over_the_rate_a_post_is_told_when_to_come_again_and_its_key_stays_good() {
+    let server = Server::start(&["--session-rate", "5"]);
+    let id = Uuid::new_v4();
+    let start = Instant::now();
+    let (mut n, mut limited) = (1, None);
+    while limited.is_none() {
+        assert!(start.elapsed() < support::PATIENCE, "no limit was met");
+        let answer = post_with(&server, &format!("{id}:{n}"), PLUS);
+        match answer.status {
+            200 => n += 1,
+            _ => limited = Some(answer),
+        }
+    }
+    let limited = limited.unwrap();
+    limited.assert_problem(429, "rate_limited");
+    let seconds: u64 = limited.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=60).contains(&seconds));
+    thread::sleep(Duration::from_secs(seconds));
+    let answer = post_with(&server, &format!("{id}:{n}"), PLUS);
+    assert_eq!(
+        (answer.status, is_replayed(&answer)),
+        (200, false),
+        "{answer:?}"
+    );
+    assert_eq!(value(&server), n);
+}
+
+#[test]
+fn without_a_key_the_rate_is_that_of_the_address() {
+    let server = Server::start(&["--session-rate", "3"]);
+    let start = Instant::now();
+    let mut statuses = Vec::new();
+    while statuses.last() != Some(&429) {
+        assert!(start.elapsed() < support::PATIENCE, "no limit was met");
+        statuses.push(post(&server, PLUS).status);
+    }
+    // Another client is not concerned.
+    let key = format!("{}:1", Uuid::new_v4());
+    assert_eq!(post_with(&server, &key, PLUS).status, 200);
+}

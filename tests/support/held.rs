@@ -1,0 +1,115 @@
+//! A journal in memory whose appends wait for a permit: what is in flight stays so until a test has
+//! seen what it came for.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tallyroom::{
+    entry::{Batch, Position, Snapshot},
+    ids::{Revision, RoomName},
+    journal::{
+        AppendError, Durability, Journal, Opened, ReadError, StoreFuture, memory::MemoryJournal,
+    },
+};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::await_that;
+
+pub struct HeldJournal {
+    inner: MemoryJournal,
+    gate: Semaphore,
+    begun: AtomicUsize,
+}
+
+impl HeldJournal {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            inner: MemoryJournal::new(),
+            gate: Semaphore::new(0),
+            begun: AtomicUsize::new(0),
+        })
+    }
+
+    /// Waits until so many appends have begun.
+    pub fn await_appends(&self, count: usize) {
+        await_that("the append begins", || {
+            self.begun.load(Ordering::SeqCst) >= count
+        });
+    }
+
+    /// Lets so many appends happen.
+    pub fn release(&self, count: usize) {
+        self.gate.add_permits(count);
+    }
+}
+
+impl Journal for HeldJournal {
+    fn durability(&self) -> Durability {
+        self.inner.durability()
+    }
+
+    fn id(&self) -> Uuid {
+        self.inner.id()
+    }
+
+    fn append<'a>(
+        &'a self,
+        room: &'a RoomName,
+        batch: Arc<Batch>,
+    ) -> StoreFuture<'a, Position, AppendError> {
+        Box::pin(async move {
+            self.begun.fetch_add(1, Ordering::SeqCst);
+            self.gate.acquire().await.unwrap().forget();
+            self.inner.append(room, batch).await
+        })
+    }
+
+    fn open<'a>(&'a self, room: &'a RoomName) -> StoreFuture<'a, Opened, ReadError> {
+        self.inner.open(room)
+    }
+
+    fn snapshot_at<'a>(
+        &'a self,
+        room: &'a RoomName,
+        until: Revision,
+    ) -> StoreFuture<'a, Option<Snapshot>, ReadError> {
+        self.inner.snapshot_at(room, until)
+    }
+
+    fn replay<'a>(
+        &'a self,
+        room: &'a RoomName,
+        after: Position,
+        max_entries: usize,
+    ) -> StoreFuture<'a, Vec<Arc<Batch>>, ReadError> {
+        self.inner.replay(room, after, max_entries)
+    }
+
+    fn save<'a>(
+        &'a self,
+        room: &'a RoomName,
+        snapshot: Snapshot,
+    ) -> StoreFuture<'a, (), ReadError> {
+        self.inner.save(room, snapshot)
+    }
+
+    fn restart<'a>(
+        &'a self,
+        room: &'a RoomName,
+        after: Position,
+        snapshot: Snapshot,
+    ) -> StoreFuture<'a, Position, AppendError> {
+        self.inner.restart(room, after, snapshot)
+    }
+
+    fn rooms<'a>(
+        &'a self,
+        after: Option<&'a RoomName>,
+        max: usize,
+    ) -> StoreFuture<'a, Vec<RoomName>, ReadError> {
+        self.inner.rooms(after, max)
+    }
+}
