@@ -8,6 +8,7 @@
 
 pub mod conversation;
 pub mod held;
+pub mod holding;
 pub mod http;
 pub mod in_process;
 pub mod placeholders;

@@ -183,7 +183,7 @@ impl V1 {
     }
 
     /// Reads to the close, and gives its code and what was told before it.
-    pub fn to_close(&mut self) -> (Option<u16>, Vec<Value>) {
+    pub fn read_to_close(&mut self) -> (Option<u16>, Vec<Value>) {
         let mut events = Vec::new();
         loop {
             match self.told() {

@@ -1,4 +1,4 @@
-//! HTTP for programs, over real sockets, beyond the single messages that `tests/protocol.rs` holds.
+//! Actions by POST, over real sockets, beyond the single messages that `tests/protocol.rs` holds.
 
 mod support;
 
@@ -17,9 +17,7 @@ use uuid::Uuid;
 
 const JSON: &str = "Content-Type: application/json";
 const ACTIONS: &str = "/api/rooms/main/actions";
-const JOURNAL: &str = "/api/rooms/main/journal";
 const PLUS: &str = support::PLUS;
-const FORWARDED: &str = "X-Forwarded-For: 192.0.2.7";
 
 fn post(server: &Server, body: &str) -> Answer {
     request_with(server.port(), "POST", ACTIONS, &[JSON], body)
@@ -42,19 +40,6 @@ fn is_replayed(answer: &Answer) -> bool {
             true
         }
     }
-}
-
-/// A server whose room has so many entries of one client.
-fn with_entries(count: u64) -> (Server, Uuid) {
-    let server = Server::start(&["--session-rate", "0"]);
-    let client = Uuid::new_v4();
-    let mut ann = V1::join(server.port(), "/", client);
-    for first in (1..=count).step_by(500) {
-        let last = (first + 499).min(count);
-        ann.send_plus(first..=last);
-        ann.expect_ack(last);
-    }
-    (server, client)
 }
 
 #[test]
@@ -259,7 +244,7 @@ fn methods_that_are_not_allowed_are_answered_with_those_that_are() {
     for (path, allow) in [
         ("/api/rooms/main", "GET, HEAD"),
         (ACTIONS, "POST"),
-        (JOURNAL, "GET, HEAD"),
+        ("/api/rooms/main/journal", "GET, HEAD"),
         ("/api/export", "GET, HEAD"),
         ("/api/import", "POST"),
     ] {
@@ -277,243 +262,6 @@ fn methods_that_are_not_allowed_are_answered_with_those_that_are() {
             }
             assert_eq!(answer.status, 405, "{method} {path}");
         }
-    }
-}
-
-#[test]
-fn head_has_the_headers_of_get() {
-    let (server, _) = with_entries(3);
-    for path in [
-        "/api/rooms/main",
-        JOURNAL,
-        "/api/rooms/no%20room",
-        "/api/export",
-    ] {
-        let (get, head) = (
-            get(server.port(), path),
-            request(server.port(), "HEAD", path, &[]),
-        );
-        assert_eq!(head.status, get.status, "{path}");
-        for name in [
-            "content-type",
-            "etag",
-            "cache-control",
-            "x-content-type-options",
-        ] {
-            assert_eq!(head.header(name), get.header(name), "{path} {name}");
-        }
-        assert_eq!(get.header("cache-control"), Some("no-cache"), "{path}");
-    }
-}
-
-#[test]
-fn names_that_no_room_can_have_are_not_found() {
-    let server = Server::start(&[]);
-    let long = "r".repeat(65);
-    for name in [
-        "no%20room",
-        "a.b",
-        "%2e%2e",
-        "caf%C3%A9",
-        "a%2Fb",
-        "%00",
-        long.as_str(),
-        "",
-        "%",
-    ] {
-        for path in ["", "/journal"] {
-            let answer = get(server.port(), &format!("/api/rooms/{name}{path}"));
-            assert!([400, 404].contains(&answer.status), "{name}: {answer:?}");
-        }
-        let path = format!("/api/rooms/{name}/actions");
-        let answer = request_with(server.port(), "POST", &path, &[JSON], PLUS);
-        assert!([400, 404].contains(&answer.status), "{name}: {answer:?}");
-    }
-    get(server.port(), "/api/rooms/a.b").assert_problem(404, "not_found");
-    let name = "r".repeat(64);
-    assert_eq!(
-        get(server.port(), &format!("/api/rooms/{name}")).json()["room"],
-        name
-    );
-}
-
-#[test]
-fn what_a_client_has_already_is_not_sent_again() {
-    let server = Server::start(&[]);
-    let path = "/api/rooms/main";
-    let ask = |tags: &str| {
-        request(
-            server.port(),
-            "GET",
-            path,
-            &[&format!("If-None-Match: {tags}")],
-        )
-    };
-    let tag = get(server.port(), path).header("etag").unwrap().to_owned();
-    for tags in [tag.clone(), "*".to_owned(), format!("\"other\", {tag}")] {
-        let answer = ask(&tags);
-        assert_eq!(
-            (answer.status, answer.header("etag")),
-            (304, Some(tag.as_str())),
-            "{tags}"
-        );
-    }
-    assert_eq!(ask("\"other\"").status, 200);
-    post(&server, PLUS);
-    let answer = ask(&tag);
-    assert_eq!((answer.status, &answer.json()["value"]), (200, &json!(1)));
-    let tag = answer.header("etag").unwrap().to_owned();
-    // Who is here is told, too, so it makes another answer.
-    let _watcher = server.client();
-    assert_eq!(ask(&tag).json()["users"], 1);
-}
-
-#[test]
-fn reading_a_room_makes_none() {
-    let server = Server::start(&["--max-rooms", "5"]);
-    for nth in 0..20 {
-        let room = get(server.port(), &format!("/api/rooms/r{nth}"));
-        assert!([200, 503].contains(&room.status), "{room:?}");
-    }
-    let exported = get(server.port(), "/api/export");
-    assert_eq!((exported.status, exported.lines().len()), (200, 0));
-}
-
-#[test]
-fn the_journal_is_given_in_pieces_and_whole() {
-    const ENTRIES: u64 = 5000;
-    let (server, client) = with_entries(ENTRIES);
-    let lines = |query: &str| {
-        let answer = get(server.port(), &format!("{JOURNAL}{query}"));
-        assert_eq!(answer.status, 200, "{query}: {answer:?}");
-        answer.lines()
-    };
-    let revs = |query: &str| -> Vec<u64> {
-        let lines = lines(query);
-        lines
-            .iter()
-            .map(|line| line["rev"].as_u64().unwrap())
-            .collect()
-    };
-    let all = lines("");
-    assert_eq!(all.len() as u64, ENTRIES);
-    for (line, nth) in all.iter().zip(1..) {
-        assert_eq!(
-            (&line["rev"], &line["n"], &line["value"], &line["client"]),
-            (&json!(nth), &json!(nth), &json!(nth), &json!(client))
-        );
-    }
-    let times: Vec<_> = all
-        .iter()
-        .map(|line| line["at"].as_str().unwrap())
-        .collect();
-    assert!(times.is_sorted(), "the journal's time fell");
-    assert_eq!(revs("?since=4990"), (4991..=5000).collect::<Vec<_>>());
-    assert_eq!(revs("?limit=3"), [1, 2, 3]);
-    assert_eq!(revs("?limit=3&since=1200"), [1201, 1202, 1203]);
-    assert_eq!(revs("?since=4999&limit=9007199254740991"), [5000]);
-    assert!(revs("?limit=0").is_empty());
-    assert!(revs("?since=5000").is_empty());
-    assert!(
-        revs("?since=9007199254740991").is_empty(),
-        "beyond the end there is nothing yet"
-    );
-}
-
-#[test]
-fn a_query_parameter_that_is_wrong_is_named() {
-    let (server, _) = with_entries(1);
-    for query in [
-        "?since=x",
-        "?since=-1",
-        "?since=",
-        "?since=1.5",
-        "?since=99999999999999999999",
-        "?limit=-1",
-        "?limit=all",
-        "?limit=",
-    ] {
-        let answer = get(server.port(), &format!("{JOURNAL}{query}"));
-        answer.assert_problem(400, "bad_field");
-        let name = &query[1..6];
-        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
-        assert!(detail.contains(name), "{query}: {detail}");
-    }
-}
-
-#[test]
-fn entries_that_are_no_longer_kept_are_gone() {
-    let (server, _) = with_entries(25_000);
-    let answer = get(server.port(), JOURNAL);
-    answer.assert_problem(410, "gone");
-    let first = answer.json()["first"].as_u64().unwrap();
-    assert!((2..=25_000).contains(&first), "{first}");
-    let rest = get(server.port(), &format!("{JOURNAL}?since={}", first - 1));
-    assert_eq!(rest.status, 200);
-    let lines = rest.lines();
-    assert_eq!(lines[0]["rev"], first);
-    // The value after each entry is right, though those before it are gone.
-    assert_eq!(lines[0]["value"], first);
-    assert_eq!(lines.last().unwrap()["value"], 25_000);
-}
-
-#[test]
-fn csv_is_quoted_where_it_must_be() {
-    let server = Server::start(&[]);
-    post(&server, r#"{"action":"limits","min":-5,"max":null}"#);
-    post(&server, r#"{"action":"plus"}"#);
-    let accept = |kinds: &str| {
-        request(
-            server.port(),
-            "GET",
-            JOURNAL,
-            &[&format!("Accept: {kinds}")],
-        )
-    };
-    let answer = accept("text/csv");
-    let text = answer.text();
-    let rows: Vec<&str> = text.split_terminator("\r\n").collect();
-    assert_eq!(rows[0], "rev,at,client,n,action,value");
-    assert!(
-        rows[1].contains(r#","{""action"":""limits"",""min"":-5,""max"":null}",0"#),
-        "{text}"
-    );
-    assert_eq!(answer.csv()[2][4..], [r#"{"action":"plus"}"#, "1"]);
-    for kinds in ["application/x-ndjson", "*/*", "application/json, */*;q=0.1"] {
-        let kind = accept(kinds).header("content-type").unwrap().to_owned();
-        assert_eq!(kind, "application/x-ndjson", "{kinds}");
-    }
-}
-
-#[test]
-fn whoever_has_no_admin_sees_aliases_that_stay_the_same() {
-    let (server, ann) = with_entries(2);
-    let bob = Uuid::new_v4();
-    post_with(&server, &format!("{bob}:1"), PLUS);
-    post(&server, PLUS);
-    let clients = |headers: &[&str]| -> Vec<Value> {
-        let lines = request(server.port(), "GET", JOURNAL, headers).lines();
-        lines.iter().map(|line| line["client"].clone()).collect()
-    };
-    assert_eq!(
-        clients(&[]),
-        [json!(ann), json!(ann), json!(bob), Value::Null]
-    );
-    let seen = clients(&[FORWARDED]);
-    assert_eq!(seen, clients(&[FORWARDED]));
-    assert_eq!(seen[0], seen[1]);
-    assert_ne!(seen[0], seen[2]);
-    assert_eq!(seen[3], Value::Null);
-    for alias in &seen[..3] {
-        let alias = alias.as_str().unwrap();
-        assert!(!alias.is_empty() && alias != ann.to_string() && alias != bob.to_string());
-    }
-    for header in [
-        "Forwarded: for=192.0.2.7",
-        "X-Forwarded-For: ::1",
-        "X-Real-IP: 192.0.2.7",
-    ] {
-        assert_eq!(clients(&[header]), seen, "{header}");
     }
 }
 
