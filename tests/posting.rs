@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 use support::{
     Server,
-    http::{Answer, get, request, request_with},
+    http::{Answer, exchange_by, get, request, request_with},
     v1::V1,
 };
 use uuid::Uuid;
@@ -305,4 +305,39 @@ fn without_a_key_the_rate_is_that_of_the_address() {
     // Another client is not concerned.
     let key = format!("{}:1", Uuid::new_v4());
     assert_eq!(post_with(&server, &key, PLUS).status, 200);
+}
+
+#[test]
+fn a_body_that_does_not_come_is_not_awaited_for_ever() {
+    let server = Server::start(&["--body-timeout", "300ms"]);
+    let mut stream = support::connect(("127.0.0.1", server.port()));
+    let head = format!(
+        "POST {ACTIONS} HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\nContent-Length: 17\r\n\r\n{{"
+    );
+    let answer = exchange_by(&mut stream, head.as_bytes());
+    answer.assert_problem(408, "request_timeout");
+    assert_eq!(value(&server), 0);
+}
+
+#[test]
+fn one_connection_carries_one_request_after_another() {
+    let server = Server::start(&[]);
+    let mut stream = support::connect(("127.0.0.1", server.port()));
+    let mut ask = |kind: &str, body: &str| {
+        let length = body.len();
+        let request = format!(
+            "POST {ACTIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        );
+        exchange_by(&mut stream, request.as_bytes())
+    };
+    let kind = "application/json";
+    for nth in 1..=20 {
+        assert_eq!(ask(kind, PLUS).json()["value"], nth);
+        assert_eq!(ask(kind, "plus").status, 400);
+        assert_eq!(
+            ask(kind, r#"{"action":"set","value":9007199254740992}"#).status,
+            422
+        );
+    }
 }

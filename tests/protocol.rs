@@ -16,8 +16,9 @@ use support::{
 };
 
 /// Codes that no conversation can bring about: they need tokens, which this version does not know, a
-/// journal that fails or has dropped entries, or a model's fault. Other tests do.
-const ELSEWHERE: [&str; 5] = [
+/// journal that fails or has dropped entries, a model's fault, or a body that stays away. Other tests do.
+const ELSEWHERE: [&str; 6] = [
+    "request_timeout",
     "unauthorized",
     "gone",
     "unavailable",

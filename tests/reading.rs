@@ -12,6 +12,7 @@ use support::{
 use uuid::Uuid;
 
 const JSON: &str = "Content-Type: application/json";
+const NDJSON: &str = "Content-Type: application/x-ndjson";
 const ACTIONS: &str = "/api/rooms/main/actions";
 const JOURNAL: &str = "/api/rooms/main/journal";
 const FORWARDED: &str = "X-Forwarded-For: 192.0.2.7";
@@ -166,7 +167,6 @@ fn the_journal_is_given_in_pieces_and_whole() {
     assert_eq!(revs("?limit=3"), [1, 2, 3]);
     assert_eq!(revs("?limit=3&since=1200"), [1201, 1202, 1203]);
     assert_eq!(revs("?since=4999&limit=9007199254740991"), [5000]);
-    assert!(revs("?limit=0").is_empty());
     assert!(revs("?since=5000").is_empty());
     assert!(
         revs("?since=9007199254740991").is_empty(),
@@ -183,7 +183,9 @@ fn a_query_parameter_that_is_wrong_is_named() {
         "?since=",
         "?since=1.5",
         "?since=99999999999999999999",
+        "?limit=0",
         "?limit=-1",
+        "?limit=1&limit=2",
         "?limit=all",
         "?limit=",
     ] {
@@ -269,4 +271,32 @@ fn whoever_has_no_admin_sees_aliases_that_stay_the_same() {
     ] {
         assert_eq!(clients(&[header]), seen, "{header}");
     }
+}
+
+#[test]
+fn after_an_import_the_journal_tells_the_new_epoch_alone() {
+    let (server, _) = with_entries(7);
+    let import = [NDJSON];
+    let line = r#"{"room":"main","value":40,"max":50}"#;
+    let answer = request_with(server.port(), "POST", "/api/import", &import, line);
+    assert_eq!(answer.json(), json!({"rooms": 1}), "{answer:?}");
+    let state = get(server.port(), "/api/rooms/main").json();
+    let rev = state["rev"].as_u64().unwrap();
+    assert_eq!(
+        get(server.port(), &format!("{JOURNAL}?since={rev}")).lines(),
+        [json!(null); 0]
+    );
+    let made = post(&server, &[], PLUS).json();
+    assert_eq!(
+        (&made["value"], &made["epoch"]),
+        (&json!(41), &state["epoch"])
+    );
+    let lines = get(server.port(), &format!("{JOURNAL}?since={rev}")).lines();
+    assert_eq!(lines.len(), 1);
+    assert_eq!(
+        (&lines[0]["rev"], &lines[0]["value"]),
+        (&made["rev"], &json!(41))
+    );
+    let exported = get(server.port(), "/api/export").lines();
+    assert_eq!(exported, [json!({"room": "main", "value": 41, "max": 50})]);
 }
