@@ -183,6 +183,8 @@ impl<'a, M: Model> Walk<'a, M> {
             let piece = self
                 .inspection
                 .replay(self.room, self.place, ENTRIES)
+                // One by one, so that what cannot be read is named.
+                .or_else(|_| self.inspection.replay(self.room, self.place, 1))
                 .map_err(|err| (self.place.rev.next(), err.to_string()))?;
             if piece.is_empty() {
                 break;
