@@ -18,7 +18,7 @@ pub const MAX_BYTES_UNDERWAY: usize = 64 * 1024;
 pub const MAX_OWN_BYTES: usize = 64 * 1024;
 
 /// How many actions one batch holds at most.
-pub const MAX_BATCH_ACTIONS: usize = 1024;
+pub const MAX_BATCH_ACTIONS: usize = 4096;
 
 /// How many of its numbers a client may have unsettled, and among how many of its last ones a room
 /// remembers what it refused.

@@ -182,7 +182,7 @@ fn damage_is_found_and_named() {
             "one before it",
         ),
         (
-            "UPDATE batches SET entries = replace(entries, '\"rev\":5', '\"rev\":6') WHERE room = 1 AND rev = 5",
+            "UPDATE batches SET entries = replace(entries, '[0,', '[7,') WHERE room = 1 AND rev = 5",
             5,
             "",
         ),
@@ -197,7 +197,7 @@ fn damage_is_found_and_named() {
             "another state",
         ),
         (
-            "UPDATE batches SET entries = replace(entries, '\"n\":4', '\"n\":9') WHERE room = 1 AND rev = 4",
+            "UPDATE batches SET entries = replace(entries, '[0,4,', '[0,9,') WHERE room = 1 AND rev = 4",
             4,
             "number 9",
         ),

@@ -246,7 +246,7 @@ fn the_folder_is_what_any_tool_can_read() {
     client.send(r#"{"action":"plus","by":3}"#);
     client.expect_state(3);
     // While the server runs.
-    let query = "SELECT name, rev, json_extract(entries, '$[0].action.by')
+    let query = "SELECT name, rev, json_extract(entries, '$[0][2].by')
         FROM batches JOIN rooms USING (room)";
     let read = || {
         let database = Connection::open(folder.path().join(FILE)).unwrap();

@@ -68,6 +68,7 @@ const FLOORS: [&[&str]; 5] = [
         "journal/memory",
         "journal/disk",
         "journal/disk/inspect",
+        "journal/disk/row",
         "journal/disk/schema",
         "journal/disk/reader",
         "journal/disk/trim",

@@ -7,6 +7,7 @@
 
 mod inspect;
 mod reader;
+mod row;
 mod schema;
 mod trim;
 mod writer;

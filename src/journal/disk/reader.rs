@@ -9,7 +9,7 @@ use std::{
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, types::Type};
 use tokio::sync::oneshot;
 
-use super::schema::prepare;
+use super::{row, schema::prepare};
 use crate::{
     entry::{Batch, Position, Snapshot},
     ids::{BatchId, Epoch, Millis, Revision, RoomName},
@@ -202,7 +202,8 @@ pub fn replay(
             first: begins.rev.next(),
         });
     }
-    let later = "SELECT id, after_rev, after_part, after_id, at, version, entries, refusals
+    let later =
+        "SELECT id, after_rev, after_part, after_id, at, version, clients, entries, refusals
         FROM batches WHERE room = ?1 AND (rev, part) > (?2, ?3) ORDER BY rev, part";
     let mut statement = connection.prepare_cached(later)?;
     let mut rows = statement.query((room, after.rev.0, after.part))?;
@@ -247,14 +248,18 @@ pub fn rooms(
 }
 
 fn batch(row: &Row<'_>, epoch: Epoch) -> rusqlite::Result<Batch> {
+    let after = after(row, 1, epoch)?;
+    let clients = row.get_ref(6)?.as_str_or_null()?;
+    let entries = row.get_ref(7)?.as_str()?;
+    let entries = row::decode(after.rev, clients, entries);
     Ok(Batch {
         id: BatchId(uuid(row, 0)?),
-        after: after(row, 1, epoch)?,
+        after,
         at: Millis(row.get(4)?),
         version: row.get(5)?,
-        entries: json(row, 6)?,
-        refusals: match row.get_ref(7)?.as_str_or_null()? {
-            Some(_) => json(row, 7)?,
+        entries: entries.map_err(|err| unreadable(Box::new(err)))?,
+        refusals: match row.get_ref(8)?.as_str_or_null()? {
+            Some(_) => json(row, 8)?,
             None => Vec::new(),
         },
     })

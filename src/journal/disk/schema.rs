@@ -46,6 +46,7 @@ CREATE TABLE batches (
   entries TEXT NOT NULL,
   after_part INTEGER NOT NULL DEFAULT 0,
   version INTEGER NOT NULL DEFAULT 1,
+  clients TEXT,
   refusals TEXT,
   PRIMARY KEY (room, rev, part)
 ) STRICT, WITHOUT ROWID;
@@ -58,11 +59,17 @@ CREATE TABLE snapshots (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// What brings a database of format 1, which knew no numbers of clients, up to format 2.
+/// What brings a database of format 1, which knew no numbers of clients, up to format 2. Its entries
+/// were objects, with a revision, a time and a client that was always null.
 const FROM_1: &str = "
 ALTER TABLE batches ADD COLUMN after_part INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE batches ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE batches ADD COLUMN clients TEXT;
 ALTER TABLE batches ADD COLUMN refusals TEXT;
+UPDATE batches SET entries = (
+  SELECT json_group_array(json_array(NULL, NULL, json(action)))
+  FROM (SELECT json_extract(value, '$.action') AS action FROM json_each(entries) ORDER BY key)
+);
 ";
 
 /// Opens the database for writing, and makes it where there is none.

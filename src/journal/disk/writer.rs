@@ -12,7 +12,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
 use tokio::sync::oneshot;
 
-use super::{reader, trim};
+use super::{reader, row::Columns, trim};
 use crate::{
     entry::{Batch, Position, Snapshot},
     ids::{Epoch, Revision, RoomName},
@@ -414,9 +414,10 @@ fn insert(
         None => insert_room(connection, room, head.end.epoch)?,
     };
     let end = batch.end();
-    let refusals = (!batch.refusals.is_empty()).then(|| json(&batch.refusals));
+    let columns = Columns::of(&batch.entries, &batch.refusals).map_err(unwritable)?;
     let insert = "INSERT INTO batches (room, rev, part, id, after_rev, after_part, after_id, at,
-        version, entries, refusals) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+        version, clients, entries, refusals)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
     connection.prepare_cached(insert)?.execute((
         number,
         end.rev.0,
@@ -427,8 +428,9 @@ fn insert(
         batch.after.batch.map(|before| before.0.to_string()),
         batch.at.0,
         batch.version,
-        json(&batch.entries)?,
-        refusals.transpose()?,
+        columns.clients,
+        columns.entries,
+        columns.refusals,
     ))?;
     Ok(Head {
         room: Some(number),
@@ -450,14 +452,14 @@ fn insert_snapshot(
 ) -> rusqlite::Result<()> {
     let insert = "INSERT INTO snapshots (room, rev, part, snapshot) VALUES (?1, ?2, ?3, ?4)";
     let position = snapshot.position;
-    let row = (room, position.rev.0, position.part, json(snapshot)?);
+    let json = serde_json::to_string(snapshot).map_err(unwritable)?;
+    let row = (room, position.rev.0, position.part, json);
     connection.prepare_cached(insert)?.execute(row)?;
     Ok(())
 }
 
-fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
-    serde_json::to_string(value)
-        .map_err(|err| rusqlite::Error::ToSqlConversionFailure(Box::new(err)))
+fn unwritable(err: serde_json::Error) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(Box::new(err))
 }
 
 fn since(connection: &Connection, room: &RoomName, after: Position) -> Vec<Arc<Batch>> {
