@@ -4,7 +4,7 @@
 //! `entries` is `[[0,17,{"action":"plus"}],…]`: the place of the client in `clients`, its number, the
 //! action; `null` for who did not say. Revisions go on from the batch before.
 
-use std::{collections::HashMap, fmt::Write};
+use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 
@@ -50,6 +50,7 @@ fn encode(entries: &[Entry]) -> (Vec<ClientId>, String) {
     // What one client sent comes in a row.
     let mut last = None;
     let mut json = String::with_capacity(entries.len() * ENTRY);
+    let mut digits = itoa::Buffer::new();
     for entry in entries {
         json.push(if json.is_empty() { '[' } else { ',' });
         let number = entry.client.zip(entry.n).map(|(client, n)| {
@@ -63,11 +64,18 @@ fn encode(entries: &[Entry]) -> (Vec<ClientId>, String) {
             last = Some((client, place));
             (place, n)
         });
-        // Writing into a string cannot fail.
-        let _ = match number {
-            Some((place, n)) => write!(json, "[{place},{n},{}]", entry.action.get()),
-            None => write!(json, "[null,null,{}]", entry.action.get()),
-        };
+        match number {
+            Some((place, n)) => {
+                json.push('[');
+                json.push_str(digits.format(place));
+                json.push(',');
+                json.push_str(digits.format(n));
+                json.push(',');
+            }
+            None => json.push_str("[null,null,"),
+        }
+        json.push_str(entry.action.get());
+        json.push(']');
     }
     json.push_str(if json.is_empty() { "[]" } else { "]" });
     (clients, json)
