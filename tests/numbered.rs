@@ -13,7 +13,7 @@ use support::{
     in_process::InProcess,
     v1::{Told, V1, delay, numbered},
 };
-use tallyroom::{limits::Limits, model::counter::Counter};
+use tallyroom::{journal::AppendError, limits::Limits, model::counter::Counter};
 use uuid::Uuid;
 
 const MAX: u64 = 9_007_199_254_740_991;
@@ -160,6 +160,39 @@ fn beyond_the_window_nothing_is_taken_and_the_client_hears_from_where_to_go_on()
     ann.send_plus(from..=WINDOW + 3);
     ann.expect_ack(WINDOW + 3);
     ann.expect_state(WINDOW as i64 + 3);
+}
+
+#[test]
+fn what_the_store_does_not_take_is_told_so_and_sent_again() {
+    for (failure, code) in [
+        (AppendError::Full, "store_full"),
+        (AppendError::Unavailable("on purpose".into()), "unavailable"),
+    ] {
+        let (journal, server) = held();
+        let mut ann = V1::join(server.port(), "/", id());
+        ann.send_plus([1]);
+        journal.await_appends(1);
+        ann.send(2, json!({"action": "times"}));
+        ann.send_plus([3, 4]);
+        // Answered at once, when what stands before it was read.
+        ann.client.send("{}");
+        assert_eq!(ann.answer()["type"], "error");
+        journal.release(1);
+        ann.expect_ack(1);
+        journal.await_appends(2);
+        journal.fail(failure);
+        journal.release(usize::MAX >> 4);
+        for n in 2..=4 {
+            let retry = ann.next("retry");
+            let expected = if n == 2 { code } else { "gap" };
+            assert_eq!((&retry["n"], &retry["code"]), (&json!(n), &json!(expected)));
+            assert_eq!(retry["expected"], 2, "{retry}");
+        }
+        // A refusal that was not committed was not told, and may be accepted the next time.
+        ann.send_plus(2..=4);
+        assert_eq!(ann.expect_ack(4), 4);
+        ann.expect_state(4);
+    }
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! A journal in memory whose appends wait for a permit: what is in flight stays so until a test has
 //! seen what it came for.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tallyroom::{
@@ -22,6 +25,8 @@ pub struct HeldJournal {
     inner: MemoryJournal,
     gate: Semaphore,
     begun: AtomicUsize,
+    /// What becomes of the next appends that are let through; after them all is well.
+    failures: Mutex<VecDeque<AppendError>>,
 }
 
 impl HeldJournal {
@@ -30,6 +35,7 @@ impl HeldJournal {
             inner: MemoryJournal::new(),
             gate: Semaphore::new(0),
             begun: AtomicUsize::new(0),
+            failures: Mutex::default(),
         })
     }
 
@@ -38,6 +44,11 @@ impl HeldJournal {
         await_that("the append begins", || {
             self.begun.load(Ordering::SeqCst) >= count
         });
+    }
+
+    /// Lets the next append that is let through fail, before it writes.
+    pub fn fail(&self, why: AppendError) {
+        self.failures.lock().unwrap().push_back(why);
     }
 
     /// Lets so many appends happen.
@@ -63,7 +74,11 @@ impl Journal for HeldJournal {
         Box::pin(async move {
             self.begun.fetch_add(1, Ordering::SeqCst);
             self.gate.acquire().await.unwrap().forget();
-            self.inner.append(room, batch).await
+            let failure = self.failures.lock().unwrap().pop_front();
+            match failure {
+                Some(why) => Err(why),
+                None => self.inner.append(room, batch).await,
+            }
         })
     }
 

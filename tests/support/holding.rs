@@ -1,12 +1,16 @@
 //! Holds the conversations of `docs/protocol/` with the real server: it plays the clients.
 
-use std::{collections::HashMap, thread, time::Duration};
+use std::{
+    collections::HashMap,
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use tungstenite::Message;
 
 use super::{
-    Client, Server, connect,
+    Client, PATIENCE, Server, connect,
     conversation::{Conversation, Expected, Request, Side, Step, What},
     http::{Answer, request, request_with},
     placeholders::Names,
@@ -160,7 +164,12 @@ impl Held<'_> {
 
     /// Reads until all of these came, in any order.
     fn hear(&mut self, to: &str, mut expected: Vec<Value>) -> Result<(), String> {
+        let start = Instant::now();
         while !expected.is_empty() {
+            // Beats keep a session talking that has nothing to tell.
+            if start.elapsed() > PATIENCE {
+                return Err(format!("{expected:?} did not come"));
+            }
             let told = hear(&mut self.seat(to)?.client)?;
             let Told::Event(event) = told else {
                 return Err(format!("{told:?} came instead"));

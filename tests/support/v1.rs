@@ -138,48 +138,49 @@ impl V1 {
         }
     }
 
-    /// The next event of this type; whatever comes before it is passed over.
+    /// The next event that is wanted; those before it are passed over, as long as [`PATIENCE`] lasts.
     #[track_caller]
-    pub fn next(&mut self, kind: &str) -> Value {
-        loop {
+    fn find(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let start = Instant::now();
+        let mut passed = Value::Null;
+        // Beats keep a session talking that has nothing to tell.
+        while start.elapsed() < PATIENCE {
             let event = self.event();
-            if event["type"] == kind {
+            if wanted(&event) {
                 return event;
             }
+            if event["type"] != "beat" {
+                passed = event;
+            }
         }
+        panic!("it did not come; the last that came was {passed}");
+    }
+
+    /// The next event of this type.
+    #[track_caller]
+    pub fn next(&mut self, kind: &str) -> Value {
+        self.find(|event| event["type"] == kind)
     }
 
     /// The next event but for counts of users.
     #[track_caller]
     pub fn answer(&mut self) -> Value {
-        loop {
-            let event = self.event();
-            if event["type"] != "users" {
-                return event;
-            }
-        }
+        self.find(|event| event["type"] != "users")
     }
 
     /// Reads until the state has this value, and gives its revision.
     #[track_caller]
     pub fn expect_state(&mut self, value: i64) -> u64 {
-        loop {
-            let state = self.next("state");
-            if state["value"] == value {
-                return state["rev"].as_u64().unwrap();
-            }
-        }
+        let state = self.find(|event| event["type"] == "state" && event["value"] == value);
+        state["rev"].as_u64().unwrap()
     }
 
     /// Reads until everything up to `n` is settled, and gives the revision that was told with it.
     #[track_caller]
     pub fn expect_ack(&mut self, n: u64) -> u64 {
-        loop {
-            let ack = self.next("ack");
-            if ack["n"].as_u64().unwrap() >= n {
-                return ack["rev"].as_u64().unwrap();
-            }
-        }
+        let settles = |ack: &Value| ack["n"].as_u64().is_some_and(|settled| settled >= n);
+        let ack = self.find(|event| event["type"] == "ack" && settles(event));
+        ack["rev"].as_u64().unwrap()
     }
 
     /// Reads to the close, and gives its code and what was told before it.
