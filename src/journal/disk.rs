@@ -14,6 +14,7 @@ mod writer;
 
 use std::{
     fs::{self, File, TryLockError},
+    io::{self, ErrorKind},
     path::Path,
     sync::Arc,
 };
@@ -64,6 +65,12 @@ impl DiskJournal {
     pub fn open(folder: &Path, model: ModelId, keep: Keep) -> Result<Self, OpenError> {
         let lock = lock(folder)?;
         let file = folder.join(FILE);
+        if !file.exists() {
+            sync_names(folder).map_err(|err| OpenError::Folder {
+                folder: folder.to_owned(),
+                err,
+            })?;
+        }
         let connection = schema::open(&file, model)?;
         let database = |err| OpenError::Database {
             file: file.clone(),
@@ -105,6 +112,22 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
         }),
         Err(TryLockError::Error(err)) => Err(unusable(err)),
     }
+}
+
+/// Makes a folder's way from the root durable, so that a new one does not vanish with its database
+/// when the power fails. SQLite syncs the folder, but not what leads to it.
+fn sync_names(folder: &Path) -> io::Result<()> {
+    for parent in folder.canonicalize()?.ancestors().skip(1) {
+        let synced = File::open(parent).and_then(|parent| parent.sync_all());
+        match synced.map_err(|err| err.kind()) {
+            // What may not be read was not made by us, and some file systems sync no folders.
+            Ok(())
+            | Err(ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported) =>
+                {}
+            Err(kind) => return Err(kind.into()),
+        }
+    }
+    Ok(())
 }
 
 impl Journal for DiskJournal {
