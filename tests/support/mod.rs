@@ -11,6 +11,9 @@ pub mod held;
 pub mod holding;
 pub mod http;
 pub mod in_process;
+pub mod kept;
+pub mod ledger;
+pub mod numbered;
 pub mod placeholders;
 pub mod raw;
 pub mod v1;
@@ -364,6 +367,12 @@ impl Client {
         self.socket.flush().unwrap();
     }
 
+    /// The same, for a server that may be gone: then reading tells.
+    pub fn send_often_or_end(&mut self, text: &str, times: usize) {
+        let written = (0..times).try_for_each(|_| self.socket.write(Message::text(text)));
+        let _ = written.and_then(|()| self.socket.flush());
+    }
+
     /// Sends messages in few writes and without reading.
     pub fn send_all(&mut self, texts: impl IntoIterator<Item = String>) {
         for text in texts {
@@ -396,6 +405,19 @@ impl Client {
             users: 0,
         }
     }
+}
+
+/// Whether the tests may take their time: `tests/run --long`.
+pub fn is_long() -> bool {
+    std::env::var_os("TALLYROOM_TEST_LONG").is_some_and(|long| long == "1")
+}
+
+/// Where chance begins: another one each time, or the one that a failure named.
+pub fn seed() -> u64 {
+    let given = std::env::var("TALLYROOM_TEST_SEED").ok();
+    let seed = given.map_or_else(|| fastrand::u64(..), |seed| seed.parse().unwrap());
+    eprintln!("TALLYROOM_TEST_SEED={seed}");
+    seed
 }
 
 /// Waits until a condition that nobody tells of holds.

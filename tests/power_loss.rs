@@ -1,0 +1,377 @@
+//! When the power fails, all that was acked or shown is there, once, and the server starts by itself.
+//!
+//! The real program runs over a layer that keeps a log of what it asks of the file system. Of that log
+//! it is made what a loss of power would have left at many moments: what was synced, and any part of
+//! what was not. The real program is started on that.
+
+mod support;
+
+#[path = "power_loss/disk.rs"]
+mod disk;
+#[path = "power_loss/layer.rs"]
+mod layer;
+#[path = "power_loss/traffic.rs"]
+mod traffic;
+
+use std::{
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    thread,
+};
+
+use disk::{Disk, Loss, Records, ends};
+use fastrand::Rng;
+use layer::{Switch, serve};
+use support::{
+    Server, is_long,
+    kept::Kept,
+    ledger::{self, Ledger, Planned, Said},
+    numbered::Numbered,
+    seed,
+};
+use tallyroom::journal::disk::FILE;
+use tempfile::TempDir;
+use traffic::{CLASSIC, Story, after_power_loss};
+use uuid::Uuid;
+
+const FLAGS: [&str; 4] = ["--session-rate", "0", "--keep-entries", "2000"];
+
+/// What a loss of power at some moments would have left.
+struct Moment {
+    at: u64,
+    seed: u64,
+    root: TempDir,
+}
+
+/// Follows the log once, and makes the folder of each moment.
+fn moments(
+    log: &[u8],
+    mut at: Vec<u64>,
+    rng: &mut Rng,
+    loss: impl Fn(&mut Rng) -> Loss,
+) -> Vec<Moment> {
+    at.sort_unstable();
+    let (mut disk, mut records) = (Disk::default(), Records::new(log));
+    let moment = |at| {
+        disk.follow(&mut records, at);
+        let (seed, root) = (rng.u64(..), TempDir::new().unwrap());
+        let mut rng = Rng::with_seed(seed);
+        let loss = loss(&mut rng);
+        disk.restore(&mut rng, loss, root.path());
+        leave_a_map(&mut rng, &layer::data(root.path()));
+        Moment { at, seed, root }
+    };
+    at.into_iter().map(moment).collect()
+}
+
+/// What was only mapped may be anything or nothing.
+fn leave_a_map(rng: &mut Rng, data: &Path) {
+    if data.join(FILE).is_file() && rng.bool() {
+        let mut bytes = vec![0; 32 * 1024];
+        rng.fill(&mut bytes);
+        fs::write(data.join(format!("{FILE}-shm")), bytes).unwrap();
+    }
+}
+
+/// Moments anywhere in the log, half of them close to a sync.
+fn anywhere(log: &[u8], count: usize, from: u64, rng: &mut Rng) -> Vec<u64> {
+    let ends: Vec<u64> = ends(log).into_iter().filter(|end| *end >= from).collect();
+    let pick = |_| ends[rng.usize(..ends.len())];
+    (0..count).map(pick).collect()
+}
+
+impl Story {
+    /// Starts the program on what is left, and checks it against what was told by then.
+    fn check(&self, moment: &Moment) {
+        let Moment { at, seed, root } = moment;
+        let data = layer::data(root.path());
+        let checked = catch_unwind(AssertUnwindSafe(|| {
+            let server = Server::spawn(serve(&data, &FLAGS));
+            let ledgers = after_power_loss(&server, &self.witnesses, *at);
+            let value = server.client_in(&format!("/r/{CLASSIC}")).first();
+            let shown = self.shown.iter().take_while(|(by, _)| by <= at).last();
+            let shown = shown.map_or(0, |(_, value)| *value);
+            assert!(
+                (shown..=self.sent).contains(&value),
+                "{value} after {shown} was shown"
+            );
+            drop(server);
+            for room in ["main", "other"] {
+                let of_room = |(witness, _): &(&traffic::Witness, &Ledger)| witness.room == room;
+                let ledgers = self.witnesses.iter().zip(&ledgers).filter(of_room);
+                let ledgers: Vec<&Ledger> = ledgers.map(|(_, ledger)| ledger).collect();
+                ledger::verify(&ledgers, &Kept::in_folder(&data, room));
+            }
+        }));
+        if let Err(failed) = checked {
+            eprintln!("after a loss of power at {at} with the seed {seed}");
+            std::panic::resume_unwind(failed);
+        }
+    }
+
+    /// Checks moments on two threads, and says how many hold.
+    fn check_all(&self, moments: &[Moment]) {
+        let (one, other) = moments.split_at(moments.len() / 2);
+        thread::scope(|scope| {
+            for half in [one, other] {
+                scope.spawn(|| half.iter().for_each(|moment| self.check(moment)));
+            }
+        });
+    }
+}
+
+#[test]
+fn all_that_was_told_survives_a_loss_of_power_at_any_moment() {
+    let seed = seed();
+    let (lives, count) = if is_long() { (6, 1000) } else { (3, 40) };
+    let mut story = Story::new(seed);
+    for life in 0..lives {
+        let signal = if life == 1 { "TERM" } else { "KILL" };
+        story.live(&FLAGS, signal, |_, acked| acked > 12_000);
+    }
+    let log = story.watched.log();
+    let data = story.watched.data();
+    assert!(
+        Kept::in_folder(&data, "main").after > 0,
+        "nothing was dropped"
+    );
+    assert!(
+        fs::metadata(data.join(FILE)).unwrap().len() > 100_000,
+        "there was no checkpoint"
+    );
+    let mut rng = Rng::with_seed(seed);
+    let mut at = anywhere(&log, count, 0, &mut rng);
+    at.push(log.len() as u64);
+    let moments = moments(&log, at, &mut rng, Loss::random);
+    story.check_all(&moments);
+}
+
+/// Were nothing left out of the log, its whole is what the program left.
+#[test]
+fn the_layer_sees_all_that_is_written() {
+    let mut story = Story::new(seed());
+    story.live(&FLAGS, "KILL", |_, acked| acked > 3_000);
+    let log = story.watched.log();
+    let mut rng = Rng::new();
+    let all = vec![log.len() as u64];
+    let moments = moments(&log, all, &mut rng, |_| Loss::NOTHING);
+    let (left, made) = (story.watched.data(), layer::data(moments[0].root.path()));
+    for name in fs::read_dir(&left)
+        .unwrap()
+        .map(|file| file.unwrap().file_name())
+    {
+        if !name.to_string_lossy().ends_with("-shm") {
+            let bytes = |folder: &Path| fs::read(folder.join(&name)).unwrap();
+            assert!(bytes(&left) == bytes(&made), "{name:?} is another one");
+        }
+    }
+}
+
+/// The oracle sees it where a disk says that it has what it has not.
+#[test]
+fn a_disk_that_lies_is_found_out() {
+    let seed = seed();
+    let mut story = Story::new(seed);
+    let mut lies_from = None;
+    story.live(&FLAGS, "KILL", |watched, acked| {
+        if acked > 1_000 && lies_from.is_none() {
+            watched.set(Switch::SyncLies, 1);
+            lies_from = Some(watched.now());
+        }
+        acked > 3_000
+    });
+    let log = story.watched.log();
+    let mut rng = Rng::with_seed(seed);
+    let late = vec![log.len() as u64];
+    let moments = moments(&log, late, &mut rng, |_| Loss::ALL);
+    let checked = catch_unwind(AssertUnwindSafe(|| story.check(&moments[0])));
+    let said = checked.unwrap_err();
+    let said = said.downcast_ref::<String>().unwrap();
+    assert!(said.starts_with("welcome says"), "{said}");
+}
+
+/// A numbered client and a classic one in the room `main`, who have both acted.
+struct Two {
+    server: Server,
+    ledger: Ledger,
+    session: Numbered,
+    classic: support::Client,
+    value: i64,
+}
+
+impl Two {
+    fn start(watched: &layer::Watched) -> Self {
+        let server = watched.start(&FLAGS);
+        let mut ledger = Ledger::new(Uuid::new_v4());
+        let session = Numbered::enter(server.port(), "main", &mut ledger).unwrap();
+        let classic = server.client();
+        let mut two = Self {
+            server,
+            ledger,
+            session,
+            classic,
+            value: 0,
+        };
+        two.act(50);
+        two.session.settle_all(&mut two.ledger).unwrap();
+        two.classic.expect_state(50);
+        two.classic.plus();
+        two.value = two.classic.next_state();
+        two
+    }
+
+    fn act(&mut self, count: usize) {
+        let first = self.ledger.last() + 1;
+        for _ in 0..count {
+            self.ledger.plan(Planned::plus(1));
+        }
+        let numbers = first..=self.ledger.last();
+        self.session.send_numbers(&self.ledger, numbers).unwrap();
+    }
+
+    /// Both are told that nothing is taken, each in its own way, and everybody sees the last state.
+    fn are_refused(&mut self, code: &str) {
+        let last = self.ledger.last();
+        let mut asked_again = Vec::new();
+        while asked_again.last() != Some(&last) {
+            match self
+                .session
+                .hear(&mut self.ledger, support::PATIENCE)
+                .unwrap()
+            {
+                Some(Said::Retry { n, code: said, .. }) => {
+                    assert!([code, "gap"].contains(&said.as_str()), "{said}");
+                    asked_again.push(n);
+                }
+                Some(Said::State { value, .. }) => assert_eq!(value, self.value),
+                Some(Said::Other) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        let unsettled: Vec<u64> = (self.ledger.settled() + 1..=last).collect();
+        assert_eq!(asked_again, unsettled);
+        self.classic.plus();
+        self.classic.expect_error(code);
+        let mut newcomer = self.server.client();
+        assert_eq!(newcomer.first(), self.value);
+        newcomer.plus();
+        newcomer.expect_error(code);
+    }
+
+    fn send_again(&mut self) {
+        let unsettled = self.ledger.settled() + 1..=self.ledger.last();
+        self.session.send_numbers(&self.ledger, unsettled).unwrap();
+    }
+}
+
+fn verify(ledger: &Ledger, data: &Path, value: i64) {
+    let kept = Kept::in_folder(data, "main");
+    assert_eq!(ledger::verify(&[ledger], &kept), value);
+}
+
+#[test]
+fn after_a_sync_that_failed_nothing_more_is_acked_and_what_was_is_there() {
+    let watched = layer::Watched::new();
+    let mut two = Two::start(&watched);
+    watched.set(Switch::SyncFails, 1);
+    two.act(3);
+    two.are_refused("unavailable");
+    for _ in 0..2 {
+        two.send_again();
+        two.are_refused("unavailable");
+    }
+    assert_eq!(
+        watched.get(Switch::Failed),
+        1,
+        "later ones would have been well"
+    );
+    assert!(two.server.log().contains("nothing more is committed"));
+    two.server.signal("KILL");
+    two.server.await_exit();
+
+    let log = watched.log();
+    let mut rng = Rng::with_seed(seed());
+    let at = vec![log.len() as u64; 10];
+    let kept = moments(&log, at, &mut rng, Loss::random);
+    let kept = kept.iter().map(|moment| layer::data(moment.root.path()));
+    // The last is the folder as a crash of the program alone leaves it.
+    for data in kept.chain([watched.data()]) {
+        let server = Server::spawn(serve(&data, &FLAGS));
+        let mut ledger = two.ledger.clone();
+        let mut session = Numbered::enter(server.port(), "main", &mut ledger).unwrap();
+        // They were in the transaction that failed, or they were not: all or none.
+        assert!([50, 53].contains(&ledger.settled()), "{}", ledger.settled());
+        let unsettled = ledger.settled() + 1..=ledger.last();
+        session.send_numbers(&ledger, unsettled).unwrap();
+        session.settle_all(&mut ledger).unwrap();
+        assert_eq!(server.client().first(), two.value + 3);
+        drop(server);
+        verify(&ledger, &data, two.value + 3);
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_and_goes_on_by_itself_when_there_is_space() {
+    let watched = layer::Watched::new();
+    let mut two = Two::start(&watched);
+    for _ in 0..2 {
+        watched.set(Switch::Full, 1);
+        two.act(3);
+        two.are_refused("store_full");
+        two.send_again();
+        two.are_refused("store_full");
+        watched.set(Switch::Full, 0);
+        two.send_again();
+        two.session.settle_all(&mut two.ledger).unwrap();
+        two.classic.expect_state(two.value + 3);
+        two.classic.plus();
+        assert_eq!(two.classic.next_state(), two.value + 4);
+        two.value += 4;
+    }
+    assert!(two.server.log().contains("the store has space again"));
+    two.server.signal("KILL");
+    two.server.await_exit();
+    verify(&two.ledger, &watched.data(), two.value);
+}
+
+#[test]
+fn a_disk_that_is_full_now_and_then_loses_nothing_when_the_power_fails() {
+    let seed = seed();
+    let mut story = Story::new(seed);
+    let mut looks = 0;
+    story.live(&FLAGS, "KILL", |watched, acked| {
+        looks += 1;
+        let full = looks % 40 > 20;
+        watched.set(Switch::Full, full.into());
+        acked > 4_000 && looks > 400
+    });
+    let log = story.watched.log();
+    let mut rng = Rng::with_seed(seed);
+    let at = anywhere(&log, 20, 0, &mut rng);
+    let moments = moments(&log, at, &mut rng, Loss::random);
+    story.check_all(&moments);
+}
+
+/// SQLite says nothing of a checkpoint that fails: it leaves the frames in its log, and writes and
+/// syncs them all again with the next one.
+#[test]
+fn a_checkpoint_whose_sync_fails_costs_nothing() {
+    let seed = seed();
+    let mut story = Story::new(seed);
+    story.watched.set(Switch::SyncOf, b'b');
+    let mut begun = None;
+    story.live(&FLAGS, "KILL", |watched, acked| {
+        // Not while the database is made.
+        if begun.is_none() {
+            begun = Some(watched.now());
+            watched.set(Switch::SyncFails, 3);
+        }
+        watched.get(Switch::Failed) == 3 && acked > 12_000
+    });
+    let log = story.watched.log();
+    let mut rng = Rng::with_seed(seed);
+    let at = anywhere(&log, 30, begun.unwrap(), &mut rng);
+    let moments = moments(&log, at, &mut rng, Loss::random);
+    story.check_all(&moments);
+}

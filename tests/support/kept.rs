@@ -1,0 +1,138 @@
+//! What a server keeps of a room, as an oracle reads it: by HTTP, or from the database itself.
+
+use std::{collections::HashMap, path::Path};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use serde_json::Value;
+use tallyroom::journal::disk::FILE;
+use uuid::Uuid;
+
+use super::ledger::State;
+
+/// A room's entries, oldest first, and what was before them.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// The revision before the first entry, and the state at it.
+    pub after: u64,
+    pub state: State,
+    /// Who was settled up to which number by then.
+    settled: HashMap<Uuid, u64>,
+    pub entries: Vec<Entry>,
+}
+
+/// An entry of a journal.
+#[derive(Debug)]
+pub struct Entry {
+    pub rev: u64,
+    pub client: Option<Uuid>,
+    pub n: Option<u64>,
+    /// As its JSON.
+    pub action: String,
+    /// The value after it, where it was told.
+    pub value: Option<i64>,
+}
+
+impl Kept {
+    pub fn new(entries: Vec<Entry>) -> Self {
+        Self {
+            entries,
+            ..Self::default()
+        }
+    }
+
+    /// The last revision.
+    pub fn end(&self) -> u64 {
+        self.entries.last().map_or(self.after, |last| last.rev)
+    }
+
+    /// Up to which number of a client what it asked for is settled and dropped.
+    pub fn settled_before(&self, client: Uuid) -> u64 {
+        self.settled.get(&client).copied().unwrap_or(0)
+    }
+
+    /// What a database holds of a room; its journal begins with the oldest snapshot where older
+    /// entries are dropped.
+    pub fn in_folder(folder: &Path, room: &str) -> Self {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let database = Connection::open_with_flags(folder.join(FILE), flags).unwrap();
+        let whole: String = database
+            .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(whole, "ok");
+        let number = "SELECT room FROM rooms WHERE name = ?1";
+        let number: Option<i64> = database
+            .query_row(number, [room], |row| row.get(0))
+            .optional()
+            .unwrap();
+        let Some(number) = number else {
+            return Self::default();
+        };
+        let mut kept = Self::begin(&database, number);
+        let batches = "SELECT entries, id, after_id FROM batches WHERE room = ?1 AND rev > ?2
+            ORDER BY rev, part";
+        let mut batches = database.prepare(batches).unwrap();
+        let text = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let rows = batches.query_map((number, kept.after), text).unwrap();
+        let mut before = None;
+        for row in rows {
+            let (entries, id, after): (String, String, Option<String>) = row.unwrap();
+            assert!(
+                before.is_none() || before == after,
+                "{id} follows another batch"
+            );
+            before = Some(id);
+            let entries: Vec<Value> = serde_json::from_str(&entries).unwrap();
+            kept.entries.extend(entries.iter().map(Entry::read));
+        }
+        kept
+    }
+
+    fn begin(database: &Connection, room: i64) -> Self {
+        let first = "SELECT min(after_rev) FROM batches WHERE room = ?1";
+        let first: Option<u64> = database.query_row(first, [room], |row| row.get(0)).unwrap();
+        if first.is_none_or(|first| first == 0) {
+            return Self::default();
+        }
+        let oldest = "SELECT snapshot FROM snapshots WHERE room = ?1 ORDER BY rev, part LIMIT 1";
+        let oldest: String = database
+            .query_row(oldest, [room], |row| row.get(0))
+            .unwrap();
+        let snapshot: Value = serde_json::from_str(&oldest).unwrap();
+        let settled = snapshot["settled"].as_array().unwrap().iter();
+        let settled =
+            settled.map(|known| (id(&known["client"]).unwrap(), known["n"].as_u64().unwrap()));
+        Self {
+            after: snapshot["position"]["rev"].as_u64().unwrap(),
+            state: State::read(&snapshot["state"]),
+            settled: settled.collect(),
+            entries: Vec::new(),
+        }
+    }
+}
+
+impl Entry {
+    pub fn read(entry: &Value) -> Self {
+        Self {
+            rev: entry["rev"].as_u64().unwrap(),
+            client: id(&entry["client"]),
+            n: entry["n"].as_u64(),
+            action: fields(&entry["action"]),
+            value: entry["value"].as_i64(),
+        }
+    }
+}
+
+fn id(id: &Value) -> Option<Uuid> {
+    id.as_str().map(|id| id.parse().unwrap())
+}
+
+/// An action with its name first, as it is sent.
+fn fields(action: &Value) -> String {
+    let name = &action["action"];
+    let others = action.as_object().unwrap().iter();
+    let others = others.filter(|(field, _)| *field != "action");
+    let others: String = others
+        .map(|(field, value)| format!(r#","{field}":{value}"#))
+        .collect();
+    format!(r#"{{"action":{name}{others}}}"#)
+}
