@@ -6,25 +6,34 @@
  *     const room = connect("/r/door", { onchange: ({ connection, value }) => console.log(connection, value) });
  *     room.plus();
  *
- * It comes back by itself after a lost connection, later and later and never in step with others, unless the
- * server's close code says that coming back is of no use.
+ * It speaks `tallyroom.v1`: each action is applied exactly once, whatever happens to the connection, the server or the
+ * page. An action is shown at once and stored before it is sent; what was not settled when its page went away is sent by
+ * the next page of that origin (`orphans.js`). A lost connection comes back by itself, later and later and never in step
+ * with others, unless the server's close code says that coming back is of no use.
+ *
+ * A server that does not choose `tallyroom.v1` cannot be used: browsers fail a connection whose subprotocols are all
+ * passed over, and without numbers nothing here would hold.
  */
+import { apiUrl, randomId, socketUrl } from "./address.js";
+import { comesBack, delay } from "./backoff.js";
+import { applyToCounter } from "./counter.js";
+import { Orphans } from "./orphans.js";
+import { Outbox } from "./outbox.js";
+import * as rows from "./rows.js";
+import { Session } from "./session.js";
+import { Store } from "./store.js";
+
+export { apiUrl, applyToCounter, comesBack, delay, socketUrl };
 
 /** @typedef {import("./client.js").Snapshot} Snapshot */
 /** @typedef {import("./client.js").Options} Options */
 /** @typedef {import("./client.js").Room} Room */
+/** @typedef {import("./client.js").Unsure} Unsure */
 
-/** The longest pause before another try, in milliseconds, while somebody looks and while nobody does. */
-const MAX_DELAY_MS = 15_000;
-const MAX_DELAY_HIDDEN_MS = 60_000;
-/** The first try again follows within this; each later one may wait twice as long as the one before. */
-const FIRST_DELAY_MS = 500;
-/** A connection that has not brought the room's state by then is given up and tried again. */
-const OPEN_WITHIN_MS = 10_000;
 /** Only a connection that lived this long lets the pauses start small again: some servers accept and then fail. */
 const STEADY_AFTER_MS = 5_000;
-/** Close codes after which the same connection would only end the same way. */
-const FINAL_CODES = new Set([1000, 1002, 1007, 1009, 4401, 4403, 4404, 4409]);
+/** More than anybody presses while a server is away; a script that does is told. */
+const MAX_PENDING = 100_000;
 
 /**
  * What is known before the first connection.
@@ -32,61 +41,16 @@ const FINAL_CODES = new Set([1000, 1002, 1007, 1009, 4401, 4403, 4404, 4409]);
  */
 export const UNKNOWN = Object.freeze({
   connection: "connecting",
-  accepts: false,
+  accepts: true,
   value: null,
   users: null,
   retryAt: null,
   code: null,
+  pending: 0,
+  orphans: 0,
+  unsure: Object.freeze([]),
+  durable: false,
 });
-
-/**
- * Merges an event of the server into what is shown. Events and fields that it does not know change nothing, and
- * then the same object comes back.
- * @param {Readonly<Snapshot>} snapshot
- * @param {any} event a parsed message, of any shape
- * @returns {Readonly<Snapshot>}
- */
-export function merge(snapshot, event) {
-  if (event?.type === "state" && event.value !== undefined) {
-    return { ...snapshot, value: event.value, connection: "live", accepts: true };
-  }
-  if (event?.type === "users" && Number.isSafeInteger(event.count) && event.count >= 0) {
-    return { ...snapshot, users: event.count };
-  }
-  return snapshot;
-}
-
-/**
- * Says whether to come back after a close code.
- * @param {number} code
- */
-export function comesBack(code) {
-  return !FINAL_CODES.has(code);
-}
-
-/**
- * How long to wait before try number `tries` (from 0) of coming back, in milliseconds. The whole pause is drawn, so
- * that a thousand pages that lost the same server do not return at the same moment.
- * @param {number} tries
- * @param {number} random from 0 up to, not including, 1
- * @param {boolean} [visible]
- */
-export function delay(tries, random, visible = true) {
-  const longest = visible ? MAX_DELAY_MS : MAX_DELAY_HIDDEN_MS;
-  return Math.round(random * Math.min(longest, FIRST_DELAY_MS * 2 ** tries));
-}
-
-/**
- * The WebSocket address of a room's page.
- * @param {string | URL} url a room's page or socket, absolute or relative to `base`
- * @param {string} [base]
- */
-export function socketUrl(url, base) {
-  const socket = new URL(url, base);
-  socket.protocol = socket.protocol.replace(/^http/, "ws");
-  socket.hash = "";
-  return socket.href;
-}
 
 /**
  * Opens a room and keeps it open until `close()`.
@@ -101,17 +65,27 @@ export function connect(url, options = {}) {
 /** @implements {Room} */
 class Connection {
   #url;
+  #api;
   #options;
   /** @type {any} the browser's window, or what stands for it */
   #window;
   #random;
   /** @type {Readonly<Snapshot>} */
   #snapshot = UNKNOWN;
-  /** @type {WebSocket | null} the one whose events count; an older one is no longer listened to */
-  #socket = null;
+  /** @type {Session | null} the one whose events count; an older one is no longer listened to */
+  #session = null;
+  #outbox;
+  #store;
+  #orphans;
+  /** @type {string | null} the id that takes the place of a forgotten one, until it has */
+  #fresh = null;
+  /** @type {Promise<void> | null} what is being stored */
+  #saving = null;
+  #isFlowDue = false;
+  #isOver = false;
   #tries = 0;
   #liveSince = 0;
-  /** @type {any} the one timer: for the next try, or the deadline of this one */
+  /** @type {any} the next try */
   #timer;
 
   /**
@@ -122,8 +96,22 @@ class Connection {
     this.#options = options;
     this.#window = options.window ?? globalThis;
     this.#random = options.random ?? Math.random;
-    this.#url = socketUrl(url, this.#window.location?.href);
+    const base = this.#window.location?.href;
+    this.#url = socketUrl(url, base);
+    this.#api = options.api ? new URL(options.api, base).href : apiUrl(url, base) ?? this.#url;
+    this.#outbox = new Outbox(this.#newId(), options.apply);
+    this.#store = new Store(this.#window, () => this.#rescue(), () => this.#show({ durable: this.#store.durable }));
+    this.#orphans = new Orphans({
+      store: this.#store,
+      window: this.#window,
+      random: this.#random,
+      newId: () => this.#newId(),
+      own: () => this.#own(),
+      onfound: (found) => this.#found(found),
+      onrefused: (refused, api) => api === this.#api && options.onerror?.(refused),
+    });
     this.#listen("addEventListener");
+    this.#orphans.look();
     this.#open();
   }
 
@@ -141,70 +129,105 @@ class Connection {
 
   /** @param {object} action */
   send(action) {
-    if (!this.#snapshot.accepts || this.#socket?.readyState !== 1) return false;
-    this.#socket.send(JSON.stringify(action));
+    const copy = JSON.parse(JSON.stringify(action));
+    if (typeof copy !== "object" || copy === null || Array.isArray(copy)) throw new TypeError("an action is an object");
+    if (!this.#snapshot.accepts || this.#outbox.pending >= MAX_PENDING) return false;
+    this.#outbox.press(copy);
+    this.#showActions();
+    this.#soon();
     return true;
   }
 
+  /** @param {readonly Unsure[]} [chosen] */
+  async resend(chosen = this.#snapshot.unsure) {
+    return this.#decide((stored) => rows.again(stored, [...chosen], this.#newId()));
+  }
+
+  /** @param {readonly Unsure[]} [chosen] */
+  async discard(chosen = this.#snapshot.unsure) {
+    return this.#decide((stored) => rows.discard(stored, [...chosen]));
+  }
+
   retryNow() {
-    if (this.#socket) return;
+    if (this.#session || this.#isOver) return;
     this.#tries = 0;
     this.#listen("addEventListener");
     this.#open();
   }
 
   close() {
+    if (this.#isOver) return;
+    this.#isOver = true;
     this.#drop();
     this.#end(1000);
+    this.#orphans.close();
+    this.#flow();
   }
 
   #open() {
     clearTimeout(this.#timer);
-    const socket = new this.#window.WebSocket(this.#url);
-    this.#socket = socket;
     // While the device itself is offline, "connecting" would promise too much; it is still tried, because some
     // networks (a loopback, a virtual machine) work without what the browser takes for being online.
-    this.#show({ connection: this.#isOnline() ? "connecting" : "offline", retryAt: null, code: null });
-    socket.onmessage = (/** @type {MessageEvent} */ { data }) => this.#receive(data);
-    socket.onclose = (/** @type {CloseEvent} */ { code }) => this.#closed(code);
-    this.#timer = setTimeout(() => this.#lost(), OPEN_WITHIN_MS);
+    this.#show({ connection: this.#isOnline() ? "connecting" : "offline", accepts: true, retryAt: null, code: null });
+    if (this.#fresh) return;
+    this.#session = new Session(this.#window, this.#url, this.#outbox.client, {
+      onevent: (event) => this.#receive(event),
+      onend: (code, afterMs) => this.#ended(code, afterMs),
+    });
   }
 
-  /** @param {unknown} data */
-  #receive(data) {
-    const event = parse(data);
-    if (event?.type === "error") {
+  /** @param {any} event */
+  #receive(event) {
+    const { refused, holdMs, trouble } = this.#outbox.receive(event);
+    for (const one of refused) this.#options.onerror?.(one);
+    if (event?.type === "error" && event.n === undefined) {
       this.#options.onerror?.({ code: String(event.code), message: String(event.message) });
-      return;
     }
-    const wasLive = this.#snapshot.connection === "live";
-    const next = merge(this.#snapshot, event);
-    if (!wasLive && next.connection === "live") {
-      clearTimeout(this.#timer);
-      this.#liveSince = Date.now();
-    }
-    this.#show(next);
+    if (event?.type === "users" && Number.isSafeInteger(event.count) && event.count >= 0) this.#show({ users: event.count });
+    if (event?.type === "bye") this.#outbox.disconnected();
+    if (trouble === "forgotten") this.#forget();
+    else if (trouble === "confused") this.#lost();
+    else if (holdMs !== null) this.#session?.hold(holdMs, () => this.#release());
+    else if (event?.type === "state" && this.#outbox.welcomed) this.#live();
+    this.#showActions();
+    this.#soon();
   }
 
-  /** @param {number} code */
-  #closed(code) {
-    this.#drop();
-    if (comesBack(code)) this.#lost();
-    else this.#end(code);
+  #live() {
+    if (this.#snapshot.connection === "live") return;
+    this.#session?.live();
+    this.#liveSince = Date.now();
+    this.#orphans.start();
+    this.#show({ connection: "live", value: this.#outbox.value });
   }
 
-  #lost() {
+  #release() {
+    this.#outbox.release();
+    this.#soon();
+  }
+
+  /**
+   * @param {number | null} code
+   * @param {number | null} afterMs
+   */
+  #ended(code, afterMs) {
+    if (code === null || comesBack(code)) {
+      this.#lost(afterMs);
+    } else {
+      this.#drop();
+      this.#end(code);
+    }
+  }
+
+  /** @param {number | null} [afterMs] when the server wants to see us again; drawn where it did not say */
+  #lost(afterMs = null) {
     this.#drop();
     if (this.#liveSince && Date.now() - this.#liveSince >= STEADY_AFTER_MS) this.#tries = 0;
     this.#liveSince = 0;
-    const pause = delay(this.#tries, this.#random(), this.#isVisible());
+    const pause = afterMs ?? delay(this.#tries, this.#random(), this.#isVisible());
     this.#tries += 1;
     this.#timer = setTimeout(() => this.#open(), pause);
-    this.#show({
-      connection: this.#isOnline() ? "waiting" : "offline",
-      accepts: false,
-      retryAt: Date.now() + pause,
-    });
+    this.#show({ connection: this.#isOnline() ? "waiting" : "offline", retryAt: Date.now() + pause });
   }
 
   /** @param {number} code */
@@ -213,16 +236,103 @@ class Connection {
     this.#show({ connection: "closed", accepts: false, retryAt: null, code });
   }
 
-  /** Lets go of the socket, so that nothing it still says is heard. */
   #drop() {
     clearTimeout(this.#timer);
-    const socket = this.#socket;
-    this.#socket = null;
-    if (!socket) return;
-    socket.onmessage = socket.onclose = null;
-    // An attempt that is cut off reports an error, which nobody has to hear.
-    socket.onerror = () => {};
-    socket.close();
+    this.#session?.drop();
+    this.#session = null;
+    this.#outbox.disconnected();
+    this.#orphans.stop();
+  }
+
+  /** Carries on after the present task: what is pressed in one go is stored in one go. */
+  #soon() {
+    if (this.#isFlowDue) return;
+    this.#isFlowDue = true;
+    queueMicrotask(() => {
+      this.#isFlowDue = false;
+      this.#flow();
+    });
+  }
+
+  /** Sends what is ready to be sent, and stores what is not stored yet. */
+  #flow() {
+    if (this.#session?.isOpen) for (const { n, action } of this.#outbox.toSend()) this.#session.send({ ...action, n });
+    const write = this.#outbox.toStore();
+    if (write) this.#saving = this.#save(write);
+    else if (this.#isOver && !this.#saving && !this.#fresh) this.#store.close();
+  }
+
+  /** @param {import("./outbox.js").Write} write */
+  async #save(write) {
+    const range = write.mark ? /** @type {rows.Range} */ ([write.client, ...write.mark]) : null;
+    const done = await this.#store.change(range, (stored) => rows.write(stored, write, this.#api));
+    this.#saving = null;
+    this.#outbox.stored(done);
+    if (!done) this.#forget();
+    this.#flow();
+  }
+
+  /**
+   * The room knows nothing of this client any more, or another page found that out first: a fresh id takes its place.
+   */
+  async #forget() {
+    if (this.#fresh) return;
+    const fresh = this.#newId();
+    this.#fresh = fresh;
+    this.#outbox.forget();
+    this.#drop();
+    this.#show({ connection: "connecting" });
+    await this.#saving;
+    const { client } = this.#outbox;
+    const isSettled = (/** @type {number} */ n) => this.#outbox.isSettled(n);
+    const moved = await this.#store.change(rows.allOf(client), (stored) => rows.retire(stored, fresh, isSettled));
+    this.#outbox.renamed(fresh, new Set(moved));
+    this.#fresh = null;
+    this.#orphans.tell();
+    this.#orphans.look();
+    this.#showActions();
+    if (this.#isOver) this.#flow();
+    else if (this.#snapshot.connection !== "closed") this.#lost();
+  }
+
+  /**
+   * @param {(stored: rows.Row[]) => rows.Change<number>} change
+   * @returns {Promise<number>}
+   */
+  async #decide(change) {
+    const count = await this.#store.change("all", change);
+    this.#orphans.tell();
+    this.#orphans.look();
+    return count;
+  }
+
+  /** @param {rows.Row[]} found what other pages left behind, and what nobody can decide but the user */
+  #found(found) {
+    const here = found.filter(({ api }) => api === this.#api);
+    const unsure = here.filter((row) => row.unsure).map(({ client, n, action }) => Object.freeze({ client, n, action }));
+    const same = JSON.stringify(unsure) === JSON.stringify(this.#snapshot.unsure);
+    this.#show({
+      orphans: here.filter((row) => !row.unsure).length,
+      unsure: same ? this.#snapshot.unsure : Object.freeze(unsure),
+    });
+  }
+
+  /** The clients whose actions this connection sends itself. */
+  #own() {
+    if (this.#snapshot.connection === "closed") return [];
+    return this.#fresh ? [this.#outbox.client, this.#fresh] : [this.#outbox.client];
+  }
+
+  #rescue() {
+    return this.#outbox.rows().map((row) => ({ ...row, api: this.#api, unsure: false }));
+  }
+
+  #newId() {
+    return randomId(this.#window.crypto ?? globalThis.crypto);
+  }
+
+  #showActions() {
+    this.#show({ value: this.#outbox.value, pending: this.#outbox.pending });
   }
 
   /** @param {Partial<Snapshot>} change */
@@ -264,16 +374,4 @@ class Connection {
 
   /** A socket over a network that went away would look alive for minutes. */
   #doubt = () => this.#lost();
-}
-
-/**
- * @param {unknown} data
- * @returns {any} null for what is no JSON text
- */
-function parse(data) {
-  try {
-    return JSON.parse(/** @type {string} */ (data));
-  } catch {
-    return null;
-  }
 }
