@@ -269,9 +269,10 @@ export class Outbox {
   }
 
   /** @param {any} event */
-  #retry({ expected, after_ms: afterMs }) {
-    if (expected <= this.#settled) return { ...NOTHING, trouble: /** @type {const} */ ("confused") };
-    this.#sent = Math.min(this.#sent, expected - 1);
+  #retry({ expected, code, after_ms: afterMs }) {
+    // A session that is too busy to ask its room may tell too low a number.
+    if (expected <= this.#settled && code === "gap") return { ...NOTHING, trouble: /** @type {const} */ ("confused") };
+    this.#sent = Math.max(this.#settled, Math.min(this.#sent, expected - 1));
     this.#held += 1;
     return { ...NOTHING, holdMs: bounded(afterMs) };
   }

@@ -40,6 +40,8 @@ export class Session {
     this.#socket = new window.WebSocket(url, [PROTOCOL, `client.${client}`]);
     this.#socket.onmessage = ({ data }) => this.#receive(parse(data));
     this.#socket.onclose = ({ code }) => this.#end(code);
+    // What goes wrong is followed by a close; outside of browsers an error that nobody hears would end the program.
+    this.#socket.onerror = () => {};
     this.#expect(OPEN_WITHIN_MS);
   }
 
@@ -78,8 +80,6 @@ export class Session {
     clearTimeout(this.#deadline);
     for (const timer of this.#holds) clearTimeout(timer);
     this.#socket.onmessage = this.#socket.onclose = null;
-    // An attempt that is cut off reports an error, which nobody has to hear.
-    this.#socket.onerror = () => {};
     this.#socket.close();
   }
 

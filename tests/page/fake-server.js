@@ -6,7 +6,7 @@
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:http";
-import { WebSocketServer } from "ws";
+import WebSocket, { WebSocketServer } from "ws";
 import { MAX } from "./harness.js";
 
 /** @typedef {{ client: string, n: number, action: any }} Asked */
@@ -119,7 +119,7 @@ function valueAfter(value, { action, by = 1, value: wanted }) {
 }
 
 /** One WebSocket at the fake server, and what came over it. */
-class FakeSession {
+export class FakeSession {
   /** @type {any[]} */
   received = [];
 
@@ -322,4 +322,11 @@ export async function startFake() {
   const server = new FakeServer();
   await server.start();
   return server;
+}
+
+/** As much of a browser's window as the client asks for; without IndexedDB where `indexedDB` is not given. */
+export function fakeWindow(more = {}) {
+  const document = Object.assign(new EventTarget(), { visibilityState: "visible" });
+  const fetching = (/** @type {string} */ url, /** @type {object} */ options) => fetch(url, options);
+  return Object.assign(new EventTarget(), { WebSocket, document, navigator: { onLine: true }, fetch: fetching, ...more });
 }

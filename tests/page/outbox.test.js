@@ -157,6 +157,16 @@ describe("a retry", () => {
     assert.equal(retry(2, 2).trouble, "confused");
   });
 
+  test("of a session that is too busy is obeyed from what is not settled", () => {
+    welcome();
+    press(3);
+    sent();
+    ack(1, 1);
+    assert.equal(outbox.receive({ type: "retry", n: 2, expected: 1, code: "overloaded", after_ms: 9 }).holdMs, 9);
+    outbox.release();
+    assert.deepEqual(sent(), [2, 3]);
+  });
+
   test("is over with the session", () => {
     welcome();
     press();
