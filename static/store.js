@@ -214,9 +214,12 @@ export class MemoryKeeper {
 
   close() {}
 
-  /** @param {Range | "all"} range */
+  /**
+   * @param {Range | "all"} range
+   * @returns {Row[]}
+   */
   #read(range) {
-    if (range === "all") return [...this.#clients.values()].flatMap((rows) => [...rows.values()]);
+    if (range === "all") return [...this.#clients.keys()].sort().flatMap((client) => this.#read([client, 0, Infinity]));
     const [client, from, to] = range;
     return [...(this.#clients.get(client)?.values() ?? [])].filter(({ n }) => n >= from && n <= to);
   }
