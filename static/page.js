@@ -8,6 +8,8 @@ import { chooseLanguage, STRINGS } from "./strings.js";
 /** How long a message stays, in milliseconds. */
 const TOAST_MS = 6_000;
 const COPIED_MS = 2_000;
+/** A change that is answered within this is no news: nobody is told that it waited. */
+const PENDING_AFTER_MS = 1_000;
 
 const language = chooseLanguage(navigator.languages ?? [navigator.language]);
 const text = STRINGS[language];
@@ -30,6 +32,8 @@ let toastTimer;
 let copiedTimer;
 /** @type {any} */
 let countdown;
+/** @type {any} */
+let pendingTimer;
 /** @type {HTMLElement | null} the button that lost the keyboard's focus when it was disabled */
 let focusLost = null;
 
@@ -49,6 +53,8 @@ function render(now, before) {
   if (now.users !== null) users.textContent = text.users(now.users);
   if (now.connection !== before.connection || now === before) renderConnection(now, before);
   renderStatus(now);
+  renderPending(now, before);
+  if (now.unsure !== before.unsure) renderUnsure(now.unsure);
   renderButtons(now.accepts);
   const lost = now.connection === "live" || now.value === null ? "" : "⚠ ";
   document.title = `${lost}${now.value ?? "…"} · ${roomName} · Tallyroom`;
@@ -99,6 +105,58 @@ function renderStatus({ connection, retryAt }) {
   if (pill.textContent !== status) pill.textContent = status;
 }
 
+/**
+ * @param {import("./client.js").Snapshot} now
+ * @param {import("./client.js").Snapshot} before
+ */
+function renderPending(now, before) {
+  const count = now.pending + now.orphans;
+  const shown = element(".pending");
+  if (count === 0) {
+    clearTimeout(pendingTimer);
+    pendingTimer = undefined;
+    shown.hidden = true;
+    return;
+  }
+  element(".pending-text").textContent = text.pending(count);
+  element(".keep-open").hidden = now.durable || now.pending === 0;
+  if (!shown.hidden) return;
+  if (now.connection !== "live") {
+    shown.hidden = false;
+    if (now.connection === before.connection) announce(text.pending(count));
+  } else if (pendingTimer === undefined) {
+    pendingTimer = setTimeout(() => (shown.hidden = false), PENDING_AFTER_MS);
+  }
+}
+
+/** @param {readonly import("./client.js").Unsure[]} unsure */
+function renderUnsure(unsure) {
+  const panel = element(".unsure");
+  const hadFocus = panel.contains(document.activeElement);
+  panel.hidden = unsure.length === 0;
+  if (panel.hidden) {
+    if (hadFocus) plus.focus({ preventScroll: true });
+    return;
+  }
+  element(".unsure-count").textContent = text.unsure(unsure.length);
+  element(".unsure-sum").textContent = sumUp(unsure.map(({ action }) => action));
+  announce(`${text.unsure(unsure.length)} ${element(".unsure-sum").textContent}`);
+}
+
+/**
+ * What actions would do together, in signs: +3 −1 = 7.
+ * @param {any[]} actions
+ */
+function sumUp(actions) {
+  const sums = new Map();
+  for (const { action, by = 1, value: wanted } of actions) {
+    const sign = { plus: "+", minus: "\u2212" }[/** @type {"plus"} */ (action)];
+    if (sign) sums.set(sign, (sums.get(sign) ?? 0) + by);
+    else sums.set(`= ${action === "set" ? wanted : action === "reset" ? 0 : action}`, "");
+  }
+  return [...sums].map(([sign, sum]) => `${sign}${sum}`).join(" ");
+}
+
 /** @param {boolean} accepts */
 function renderButtons(accepts) {
   if (plus.disabled === !accepts) return;
@@ -115,6 +173,8 @@ function listen() {
   plus.addEventListener("click", () => room.plus());
   minus.addEventListener("click", () => room.minus());
   again.addEventListener("click", () => room.retryNow());
+  element(".resend").addEventListener("click", () => room.resend());
+  element(".discard").addEventListener("click", () => room.discard());
   copy.addEventListener("click", copyLink);
   form.addEventListener("submit", goToRoom);
   field.addEventListener("input", () => showRoomMessage(""));

@@ -19,6 +19,12 @@
  * @property {string} stale where a number is shown that may have changed since
  * @property {string} unreached where none has been shown yet
  * @property {Record<number, string>} ended by close code; 0 for all others
+ * @property {(count: number) => string} pending how many changes wait to be sent
+ * @property {string} keepOpen where they would be lost with the page
+ * @property {(count: number) => string} unsure how many changes may have counted or not
+ * @property {string} unsureWhy
+ * @property {string} resend
+ * @property {string} discard
  * @property {string} tryNow
  * @property {string} again
  * @property {string} copy
@@ -55,6 +61,12 @@ export const STRINGS = {
       4404: "This room was deleted.",
       4409: "Another window took over.",
     },
+    pending: (count) => (count === 1 ? "1 change waiting to be sent" : `${count} changes waiting to be sent`),
+    keepOpen: "Keep this page open until then.",
+    unsure: (count) => (count === 1 ? "1 change may not have counted:" : `${count} changes may not have counted:`),
+    unsureWhy: "The room was reset or restored before the answer came.",
+    resend: "Apply again",
+    discard: "Discard",
     tryNow: "Try now",
     again: "Connect again",
     copy: "Copy link",
@@ -88,6 +100,12 @@ export const STRINGS = {
       4404: "此房间已被删除。",
       4409: "已由另一个窗口接管。",
     },
+    pending: (count) => `${count} 项更改等待发送`,
+    keepOpen: "发送完成前请勿关闭此页面。",
+    unsure: (count) => `${count} 项更改可能未计入：`,
+    unsureWhy: "在收到答复之前，房间已被重置或恢复。",
+    resend: "再次应用",
+    discard: "放弃",
     tryNow: "立即重试",
     again: "重新连接",
     copy: "复制链接",
@@ -121,6 +139,12 @@ export const STRINGS = {
       4404: "此房間已被刪除。",
       4409: "已由另一個視窗接手。",
     },
+    pending: (count) => `${count} 項變更等待傳送`,
+    keepOpen: "傳送完成前請勿關閉此頁面。",
+    unsure: (count) => `${count} 項變更可能未計入：`,
+    unsureWhy: "在收到回覆之前，房間已被重設或還原。",
+    resend: "再次套用",
+    discard: "捨棄",
     tryNow: "立即重試",
     again: "重新連線",
     copy: "複製連結",
@@ -154,6 +178,13 @@ export const STRINGS = {
       4404: "Cette salle a été supprimée.",
       4409: "Une autre fenêtre a pris le relais.",
     },
+    pending: (count) => (count === 1 ? "1 changement en attente d’envoi" : `${count} changements en attente d’envoi`),
+    keepOpen: "Gardez cette page ouverte d’ici là.",
+    unsure: (count) =>
+      count === 1 ? "1 changement n’a peut-être pas compté\u00a0:" : `${count} changements n’ont peut-être pas compté\u00a0:`,
+    unsureWhy: "La salle a été réinitialisée ou restaurée avant la réponse.",
+    resend: "Appliquer à nouveau",
+    discard: "Abandonner",
     tryNow: "Réessayer",
     again: "Se reconnecter",
     copy: "Copier le lien",
