@@ -183,7 +183,7 @@ export const STRINGS = {
     unsure: (count) =>
       count === 1 ? "1 changement n’a peut-être pas compté\u00a0:" : `${count} changements n’ont peut-être pas compté\u00a0:`,
     unsureWhy: "La salle a été réinitialisée ou restaurée avant la réponse.",
-    resend: "Appliquer à nouveau",
+    resend: "Réappliquer",
     discard: "Abandonner",
     tryNow: "Réessayer",
     again: "Se reconnecter",

@@ -28,25 +28,30 @@ const BROWSER_FLAGS = [
 export const PATIENCE = 20_000;
 export const MAX = Number.MAX_SAFE_INTEGER;
 
+/** What a test that fails leaves running. @type {Set<import("node:child_process").ChildProcess>} */
+const running = new Set();
+process.once("exit", () => running.forEach((child) => child.kill("SIGKILL")));
+
 /**
  * Starts the server and waits until it listens.
- * @param {{ port?: number, args?: string[] }} [options] port 0: a free one
+ * @param {{ port?: number, host?: string, store?: string, args?: string[] }} [options] port 0: a free one
  */
-export async function startServer({ port = 0, args = [] } = {}) {
+export async function startServer({ port = 0, host = "127.0.0.1", store = "memory", args = [] } = {}) {
   const binary = process.env.TALLYROOM_BIN;
   assert.ok(binary, "TALLYROOM_BIN must name the tallyroom program, such as target/release/tallyroom");
-  const child = spawn(binary, ["--listen", `127.0.0.1:${port}`, "--store", "memory", ...args], {
+  const child = spawn(binary, ["--listen", `${host}:${port}`, "--store", store, ...args], {
     stdio: ["ignore", "ignore", "pipe"],
     env: { ...process.env, TALLYROOM_LOG: "info" },
   });
-  process.once("exit", () => child.kill("SIGKILL"));
+  running.add(child);
+  child.once("exit", () => running.delete(child));
   const url = await new Promise((resolve, reject) => {
     let log = "";
     child.once("error", reject);
     child.once("exit", (code) => reject(new Error(`the server ended with ${code} before it listened:\n${log}`)));
     child.stderr.on("data", (chunk) => {
       log += chunk;
-      const found = /http:\/\/127\.0\.0\.1:(\d+)/.exec(log);
+      const found = /http:\/\/[0-9.]+:\d+/.exec(log);
       if (found && log.indexOf("\n", found.index) > 0) resolve(found[0]);
     });
   });
@@ -66,9 +71,48 @@ export async function startServer({ port = 0, args = [] } = {}) {
 
 /** @param {string[]} [flags] more flags of the browser */
 export async function startBrowser(flags = []) {
-  const executablePath = process.env.CHROMIUM ?? BROWSERS.find((path) => existsSync(path));
-  assert.ok(executablePath, "no Chromium found: name it in CHROMIUM");
-  return chromium.launch({ executablePath, args: [...BROWSER_FLAGS, ...flags] });
+  return chromium.launch({ executablePath: browserPath(), args: [...BROWSER_FLAGS, ...flags] });
+}
+
+/**
+ * Starts a browser with a profile that outlives it, and that can be killed.
+ * @param {string} profile a folder
+ */
+export async function startBrowserOn(profile) {
+  await rm(join(profile, "DevToolsActivePort"), { force: true });
+  const flags = [...BROWSER_FLAGS, "--no-default-browser-check", "--remote-debugging-port=0", `--user-data-dir=${profile}`];
+  const child = spawn(browserPath(), [...flags, "about:blank"], { stdio: ["ignore", "ignore", "pipe"] });
+  running.add(child);
+  child.once("exit", () => running.delete(child));
+  const address = await new Promise((resolve, reject) => {
+    let log = "";
+    child.once("exit", (code) => reject(new Error(`the browser ended with ${code}:\n${log}`)));
+    child.stderr.on("data", (chunk) => {
+      log += chunk;
+      const found = /DevTools listening on (ws:\S+)/.exec(log);
+      if (found) resolve(found[1]);
+    });
+  });
+  child.stderr.resume();
+  const browser = await chromium.connectOverCDP(address);
+  const [context] = browser.contexts();
+  context.setDefaultTimeout(PATIENCE);
+  return {
+    context,
+    /** As when the power goes, as far as this browser is concerned. */
+    async kill() {
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      const gone = once(child, "exit");
+      child.kill("SIGKILL");
+      await gone;
+    },
+  };
+}
+
+function browserPath() {
+  const path = process.env.CHROMIUM ?? BROWSERS.find((one) => existsSync(one));
+  assert.ok(path, "no Chromium found: name it in CHROMIUM");
+  return path;
 }
 
 /**

@@ -170,12 +170,12 @@ describe("a server that goes away", () => {
     t.after(() => browser.close());
     let server = await startServer();
     t.after(() => server.kill());
-    /** @type {[string, RegExp, RegExp, RegExp][]} */
+    /** @type {[string, RegExp, RegExp, RegExp, string][]} */
     const languages = [
-      ["en-GB", /Connection lost/, /^Reconnecting in \d+ s$/, /^Live$/],
-      ["zh-CN", /连接已中断/, /^\d+ 秒后重新连接$/, /^已连接$/],
-      ["zh-TW", /連線中斷/, /^\d+ 秒後重新連線$/, /^已連線$/],
-      ["fr-FR", /Connexion perdue/, /^Reconnexion dans \d+ s$/, /^En direct$/],
+      ["en-GB", /Connection lost/, /^Reconnecting in \d+ s$/, /^Live$/, "1 change waiting to be sent"],
+      ["zh-CN", /连接已中断/, /^\d+ 秒后重新连接$/, /^已连接$/, "1 项更改等待发送"],
+      ["zh-TW", /連線中斷/, /^\d+ 秒後重新連線$/, /^已連線$/, "1 項變更等待傳送"],
+      ["fr-FR", /Connexion perdue/, /^Reconnexion dans \d+ s$/, /^En direct$/, "1 changement en attente d’envoi"],
     ];
     const pages = await Promise.all(languages.map(([locale]) => openPage(browser, server.url, { locale })));
     await pages[0].page.click(".plus");
@@ -183,16 +183,19 @@ describe("a server that goes away", () => {
     await pages[0].page.focus(".plus");
 
     await server.kill();
-    for (const [index, [, lost, waiting]] of languages.entries()) {
+    for (const [index, [, lost, waiting, , pending]] of languages.entries()) {
       const { page } = pages[index];
       await shows(page, ".notice-text", lost);
       await shows(page, ".announcement", lost);
       await shows(page, ".status-text", waiting);
       assert.equal(await page.textContent(".value"), "1", "the last value stays");
-      assert.equal(await page.isDisabled(".plus"), true);
-      assert.equal(await page.isDisabled(".minus"), true);
       assert.equal(await page.isVisible(".users"), false, "nobody knows who is online");
+      assert.equal(await page.isVisible(".pending"), false);
       await page.keyboard.press("+");
+      await shows(page, ".value", "2");
+      await shows(page, ".pending-text", pending);
+      await shows(page, ".announcement", pending);
+      assert.equal(await page.isVisible(".pending"), true);
     }
 
     server = await startServer({ port: server.port });
@@ -200,11 +203,12 @@ describe("a server that goes away", () => {
       const { page } = pages[index];
       await live(page);
       await shows(page, ".status-text", back);
-      await shows(page, ".value", "0");
+      await shows(page, ".value", "4");
+      await page.locator(".pending").waitFor({ state: "hidden" });
       assert.equal(await page.isVisible(".notice"), false);
     }
     await pages[0].page.keyboard.press("Enter");
-    await shows(pages[3].page, ".value", "1");
+    await shows(pages[3].page, ".value", "5");
     for (const { complaints } of pages) {
       // The browser itself writes a line for each attempt that finds no server.
       assert.deepEqual(complaints.filter((line) => !/WebSocket connection to .* failed/.test(line)), []);
@@ -232,8 +236,12 @@ describe("a server that goes away", () => {
     t.after(() => server.kill());
     const prepare = () => {
       window.WebSocket = class extends WebSocket {
-        constructor(/** @type {string} */ url) {
-          super(url);
+        /**
+         * @param {string} url
+         * @param {string[]} protocols
+         */
+        constructor(url, protocols) {
+          super(url, protocols);
           Object.assign(window, { socket: this });
         }
       };

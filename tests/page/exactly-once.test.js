@@ -1,0 +1,342 @@
+// @ts-check
+/** Clicks in a real browser count exactly once, whatever happens to the server, the page, the browser or the wire. */
+import assert from "node:assert/strict";
+import { networkInterfaces } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, test } from "node:test";
+import { live, scratch, shows, startBrowser, startBrowserOn, startServer, until } from "./harness.js";
+import { startProxy } from "./proxy.js";
+
+const ROOM = "/r/door";
+
+/** @type {Awaited<ReturnType<typeof scratch>>} */
+let folder;
+/** @type {Awaited<ReturnType<typeof startServer>>} */
+let server;
+let port = 0;
+/** @type {(() => Promise<any>)[]} */
+let ends;
+
+beforeEach(async () => {
+  folder = await scratch();
+  ends = [];
+  port = 0;
+});
+afterEach(async () => {
+  for (const end of ends.reverse()) await end();
+  await server?.kill();
+  await folder.remove();
+});
+
+/**
+ * Starts the server on this test's data, on the port that it had before.
+ * @param {{ host?: string, data?: string }} [options] `data`: another folder
+ */
+async function serve({ host, data = "data" } = {}) {
+  server = await startServer({ port, host, store: `disk:${join(folder.path, data)}` });
+  port = server.port;
+}
+
+/** A window of a browser of its own. */
+async function openWindow() {
+  const browser = await startBrowser();
+  ends.push(() => browser.close());
+  const context = await browser.newContext({ locale: "en-GB", viewport: { width: 800, height: 700 } });
+  context.setDefaultTimeout(20_000);
+  return context.newPage();
+}
+
+/**
+ * @param {import("playwright-core").Page} page
+ * @param {string} [url]
+ */
+async function visit(page, url = server.url) {
+  await page.goto(url + ROOM);
+  await live(page);
+}
+
+/**
+ * @param {import("playwright-core").Page} page
+ * @param {number} times
+ */
+async function click(page, times) {
+  for (let time = 0; time < times; time += 1) await page.click(".plus");
+}
+
+/**
+ * Reloads while there is no server: the tab shows the browser's own error.
+ * @param {import("playwright-core").Page} page
+ */
+async function reloadInVain(page) {
+  await assert.rejects(page.reload(), /ERR_CONNECTION_REFUSED/);
+  await page.waitForURL("chrome-error://chromewebdata/");
+}
+
+/** How many actions are on the browser's disk. @param {import("playwright-core").Page} page */
+function countStored(page) {
+  return page.evaluate(async () => {
+    const opening = indexedDB.open("tallyroom", 1);
+    const database = await new Promise((resolve) => (opening.onsuccess = () => resolve(opening.result)));
+    const counting = database.transaction("actions").objectStore("actions").count();
+    const count = await new Promise((resolve) => (counting.onsuccess = () => resolve(counting.result)));
+    database.close();
+    return count;
+  });
+}
+
+/**
+ * @param {import("playwright-core").Page} page
+ * @param {number} count
+ */
+async function stored(page, count) {
+  let seen = -1;
+  await until(
+    async () => (seen = await countStored(page)) === count,
+    () => `${seen} actions are stored, not ${count}`,
+  );
+}
+
+/** The room's value and how many actions made it. */
+async function counted() {
+  const response = await fetch(`http://127.0.0.1:${server.port}/api/rooms/door`);
+  const { rev, value } = await response.json();
+  return { rev, value };
+}
+
+/**
+ * All that was clicked has arrived, once, and nothing is left that could come again.
+ * @param {import("playwright-core").Page} page
+ * @param {number} clicks
+ */
+async function arrived(page, clicks) {
+  await shows(page, ".value", String(clicks));
+  await page.locator(".pending").waitFor({ state: "hidden" });
+  await stored(page, 0);
+  assert.deepEqual(await counted(), { rev: clicks, value: clicks });
+}
+
+describe("clicks while the server is down", () => {
+  test("arrive once after it is back", async () => {
+    await serve();
+    const page = await openWindow();
+    await visit(page);
+    await click(page, 2);
+    await arrived(page, 2);
+    await server.kill();
+    await page.locator(".notice").waitFor();
+    await click(page, 5);
+    await shows(page, ".value", "7");
+    await shows(page, ".pending-text", "5 changes waiting to be sent");
+    await stored(page, 5);
+    await serve();
+    await live(page);
+    await arrived(page, 7);
+  });
+
+  test("arrive once after it is back, also if the tab was reloaded meanwhile", async () => {
+    await serve();
+    const page = await openWindow();
+    await visit(page);
+    await click(page, 1);
+    await arrived(page, 1);
+    await server.kill();
+    await page.locator(".notice").waitFor();
+    await click(page, 4);
+    await stored(page, 4);
+    await reloadInVain(page);
+    await serve();
+    await visit(page);
+    await arrived(page, 5);
+  });
+
+  test("arrive once by another tab, if theirs was closed", async () => {
+    await serve();
+    const page = await openWindow();
+    await visit(page);
+    const other = await page.context().newPage();
+    await other.goto(`${server.url}/r/elsewhere`);
+    await live(other);
+    await server.kill();
+    await page.locator(".notice").waitFor();
+    await click(page, 3);
+    await stored(page, 3);
+    await page.close();
+    await serve();
+    await live(other);
+    await stored(other, 0);
+    assert.deepEqual(await counted(), { rev: 3, value: 3 });
+  });
+
+  test("arrive once from several tabs, which stay", async () => {
+    await serve();
+    const first = await openWindow();
+    const second = await first.context().newPage();
+    const third = await first.context().newPage();
+    const tabs = [first, second, third];
+    for (const tab of tabs) await visit(tab);
+    await server.kill();
+    for (const tab of tabs) await tab.locator(".notice").waitFor();
+    for (const [index, tab] of tabs.entries()) {
+      await tab.bringToFront();
+      await click(tab, index + 1);
+    }
+    await stored(first, 6);
+    await serve();
+    for (const tab of tabs) {
+      await live(tab);
+      await arrived(tab, 6);
+    }
+  });
+
+  test("arrive once after it is back, also if the browser was killed and started again meanwhile", async () => {
+    await serve();
+    const profile = join(folder.path, "profile");
+    const killed = await startBrowserOn(profile);
+    ends.push(killed.kill);
+    const page = await killed.context.newPage();
+    await visit(page);
+    await click(page, 1);
+    await arrived(page, 1);
+    await server.kill();
+    await page.locator(".notice").waitFor();
+    await click(page, 6);
+    await stored(page, 6);
+    await killed.kill();
+    await serve();
+    const again = await startBrowserOn(profile);
+    ends.push(again.kill);
+    const next = await again.context.newPage();
+    await visit(next);
+    await arrived(next, 7);
+  });
+
+  test("arrive once over plain HTTP at an address that is not loopback, too", async () => {
+    await serve({ host: "0.0.0.0" });
+    const url = `http://${ownAddress()}:${server.port}`;
+    const page = await openWindow();
+    await visit(page, url);
+    assert.deepEqual(await page.evaluate(() => [isSecureContext, "randomUUID" in crypto, "locks" in navigator]), [false, false, false]);
+    await click(page, 1);
+    await arrived(page, 1);
+    await server.kill();
+    await page.locator(".notice").waitFor();
+    await click(page, 3);
+    await stored(page, 3);
+    await reloadInVain(page);
+    await serve({ host: "0.0.0.0" });
+    await visit(page, url);
+    await arrived(page, 4);
+    await server.kill();
+    await page.locator(".notice").waitFor();
+    await click(page, 2);
+    await serve({ host: "0.0.0.0" });
+    await live(page);
+    await arrived(page, 6);
+  });
+});
+
+describe("an answer that is lost after the commit", () => {
+  /** @type {Awaited<ReturnType<typeof startProxy>>} */
+  let proxy;
+
+  /** Clicks, and cuts the wire when the server has counted them and before the page knows. */
+  async function lose(/** @type {import("playwright-core").Page} */ page, /** @type {number} */ clicks) {
+    proxy.losesAnswers = true;
+    const before = await counted();
+    await click(page, clicks);
+    await until(async () => (await counted()).rev === before.rev + clicks, () => "the clicks did not arrive");
+    assert.equal(await countStored(page), clicks, "the page does not know");
+  }
+
+  test("does not count again when the page comes back", async () => {
+    await serve();
+    proxy = await startProxy(server.port);
+    ends.push(proxy.stop);
+    const page = await openWindow();
+    await visit(page, proxy.url);
+    await lose(page, 3);
+    proxy.losesAnswers = false;
+    proxy.cut();
+    await live(page);
+    await arrived(page, 3);
+    await click(page, 1);
+    await arrived(page, 4);
+  });
+
+  test("does not count again when the page is reloaded", async () => {
+    await serve();
+    proxy = await startProxy(server.port);
+    ends.push(proxy.stop);
+    const page = await openWindow();
+    await visit(page, proxy.url);
+    await lose(page, 2);
+    proxy.cut();
+    proxy.losesAnswers = false;
+    await visit(page, proxy.url);
+    await arrived(page, 2);
+  });
+
+  test("is asked about where the data was wiped; what was never sent arrives once", async () => {
+    await serve();
+    proxy = await startProxy(server.port);
+    ends.push(proxy.stop);
+    const page = await openWindow();
+    await visit(page, proxy.url);
+    await lose(page, 3);
+    await server.kill();
+    await page.locator(".notice").waitFor();
+    await click(page, 2);
+    await stored(page, 5);
+    proxy.losesAnswers = false;
+    await serve({ data: "empty" });
+    await live(page);
+    await shows(page, ".unsure-count", "3 changes may not have counted:");
+    await shows(page, ".unsure-sum", "+3");
+    await shows(page, ".value", "2");
+    await stored(page, 3);
+    assert.deepEqual(await counted(), { rev: 2, value: 2 });
+    // The question outlives the page, and waits for its user.
+    await page.reload();
+    await live(page);
+    await shows(page, ".unsure-sum", "+3");
+    assert.deepEqual(await counted(), { rev: 2, value: 2 });
+    await page.click(".resend");
+    await page.locator(".unsure").waitFor({ state: "hidden" });
+    await arrived(page, 5);
+  });
+
+  test("is asked about where the data was wiped and the tab reloaded; discarded, it never counts", async () => {
+    await serve();
+    proxy = await startProxy(server.port);
+    ends.push(proxy.stop);
+    const page = await openWindow();
+    await visit(page, proxy.url);
+    await lose(page, 2);
+    await server.kill();
+    await page.locator(".notice").waitFor();
+    await click(page, 4);
+    await stored(page, 6);
+    proxy.losesAnswers = false;
+    await serve({ data: "empty" });
+    await visit(page, proxy.url);
+    await shows(page, ".unsure-count", "2 changes may not have counted:");
+    await shows(page, ".value", "4");
+    const other = await page.context().newPage();
+    await visit(other, proxy.url);
+    await shows(other, ".unsure-count", "2 changes may not have counted:");
+    await page.bringToFront();
+    await page.focus(".discard");
+    await page.keyboard.press("Enter");
+    for (const tab of [page, other]) await tab.locator(".unsure").waitFor({ state: "hidden" });
+    assert.equal(await page.evaluate(() => document.activeElement?.className), "plus", "the keyboard goes on somewhere");
+    await arrived(page, 4);
+  });
+});
+
+/** An IPv4 address of this machine that is not loopback. */
+function ownAddress() {
+  const all = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? []);
+  const found = all.find(({ family, internal }) => family === "IPv4" && !internal);
+  assert.ok(found, "this machine has no address but loopback");
+  return found.address;
+}
