@@ -138,6 +138,7 @@ describe("what a page left behind", () => {
 
   test("is posted until it is answered: cut, over a limit, not ready, full, or out of step", async () => {
     const [{ client }] = await leave(2);
+    /** @type {(() => { status: number, body: any, after?: string } | null)[]} */
     const faults = [
       () => null,
       () => ({ status: 429, body: { code: "rate_limited" }, after: "1" }),

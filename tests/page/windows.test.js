@@ -237,8 +237,8 @@ describe("a server that goes away", () => {
     const prepare = () => {
       window.WebSocket = class extends WebSocket {
         /**
-         * @param {string} url
-         * @param {string[]} protocols
+         * @param {string | URL} url
+         * @param {string | string[]} [protocols]
          */
         constructor(url, protocols) {
           super(url, protocols);

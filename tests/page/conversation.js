@@ -1,0 +1,231 @@
+// @ts-check
+/**
+ * Holds a conversation of `docs/protocol/` with client.js: the runner plays the server, and says what the client must
+ * send and show.
+ */
+import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { isDeepStrictEqual } from "node:util";
+import WebSocket, { WebSocketServer } from "ws";
+import { connect } from "../../static/client.js";
+import { fakeWindow } from "./fake-server.js";
+import { until } from "./harness.js";
+
+/** How far a client's timer may be ahead of the runner's, in milliseconds. */
+const SLACK_MS = 20;
+/** What the runner gives, or takes, where a placeholder is new; every other one is a UUID. */
+const VALUES = /** @type {Record<string, any>} */ ({
+  $message: "a message",
+  $server: "0.0.0",
+  $permissions: ["read", "write"],
+  $at: "2026-11-21T07:20:01.123Z",
+  $ms: 20,
+  $rev: 41,
+  $rev2: 57,
+});
+
+/** A library under test, and the sockets that it opened. */
+class Client {
+  /** @type {{ socket: import("ws").WebSocket, protocols: string[] }[]} */
+  arrivals = [];
+  /** @type {import("ws").WebSocket | null} */
+  socket = null;
+  /** The same one, on the client's side. @type {WebSocket | null} */
+  own = null;
+  /** @type {any[]} sent, and not asked for yet */
+  messages = [];
+  /** @type {string[]} */
+  refused = [];
+  /** @type {import("../../static/client.js").Room} */
+  room;
+
+  /** @param {string} url */
+  constructor(url) {
+    const onerror = (/** @type {any} */ error) => error.n !== undefined && this.refused.push(error.code);
+    const notice = (/** @type {WebSocket} */ socket) => (this.own = socket);
+    class Noticed extends WebSocket {
+      /**
+       * @param {string} address
+       * @param {string[]} protocols
+       */
+      constructor(address, protocols) {
+        super(address, protocols);
+        notice(this);
+      }
+    }
+    const fetch = () => Promise.reject(new Error("a conversation is held by WebSocket"));
+    // Pauses that are as short as they may be drawn, on the whole.
+    const random = () => Math.random() / 10;
+    this.room = connect(url, { onerror, random, window: fakeWindow({ fetch, WebSocket: Noticed }) });
+  }
+
+  /** What is shown, as far as `expected` names it. @param {any} expected */
+  shown(expected) {
+    const { value, pending, users, unsure, connection } = this.room.snapshot;
+    const all = { value, pending, users, refused: this.refused, unsure: unsure.length, ended: connection === "closed" };
+    return Object.fromEntries(Object.entries(all).filter(([name]) => name in expected));
+  }
+}
+
+class Runner {
+  /** @type {Map<string, Client>} */
+  clients = new Map();
+  /** @type {Map<string, any>} */
+  names = new Map([["$room", "main"]]);
+
+  /** @param {WebSocketServer} server */
+  constructor(server) {
+    this.server = server;
+    server.on("connection", (socket, request) => {
+      const client = this.clients.get((request.url ?? "").slice("/r/main?".length)) ?? assert.fail(`a socket at ${request.url}`);
+      const protocols = (request.headers["sec-websocket-protocol"] ?? "").split(/,\s*/);
+      client.arrivals.push({ socket, protocols });
+      socket.on("message", (data) => client.messages.push(JSON.parse(String(data))));
+    });
+  }
+
+  /** @param {string} name */
+  client(name) {
+    const { port } = /** @type {import("node:net").AddressInfo} */ (this.server.address());
+    const client = this.clients.get(name) ?? new Client(`http://127.0.0.1:${port}/r/main?${name}`);
+    this.clients.set(name, client);
+    return client;
+  }
+
+  /** @param {any} step */
+  async take(step) {
+    if (step.side === "server" || step.may || step.stop || step.request) return;
+    if (step.connect) await this.connected(this.client(step.connect), step);
+    else if (step.act) this.client(step.act).room.send(step.action);
+    else if (step.shows) await this.shows(this.client(step.shows.client), step.shows);
+    else if (step.wait !== undefined) await this.wait(step.wait);
+    else if (step.disconnect) await this.cut(this.client(step.disconnect));
+    else if (step.to) await this.tell(this.client(step.to), step);
+    else if (step.quiet) await this.quiet(this.client(step.from));
+    else if (step.send) await this.hear(this.client(step.from), step.send);
+    else assert.fail("a step of a kind that is not known");
+  }
+
+  /**
+   * @param {Client} client
+   * @param {any} step
+   */
+  async connected(client, { protocols = [] }) {
+    await until(() => client.arrivals.length > 0, () => `no socket was opened; shown: ${JSON.stringify(client.room.snapshot)}`);
+    const arrival = client.arrivals.shift() ?? assert.fail();
+    client.socket = arrival.socket;
+    const offered = [...arrival.protocols].sort();
+    const expected = [...protocols].sort();
+    assert.ok(this.same(expected, offered), `${offered} is offered, not ${expected}`);
+  }
+
+  /** What comes next is asked of a client that has noticed. @param {Client} client */
+  async cut(client) {
+    const { own } = client;
+    client.socket?.terminate();
+    await until(() => own?.readyState === WebSocket.CLOSED, () => "it does not notice that it is cut off");
+  }
+
+  /**
+   * @param {Client} client
+   * @param {any} step
+   */
+  async tell(client, { event, events = [event], close }) {
+    if (close !== undefined) client.socket?.close(close);
+    else for (const one of events) client.socket?.send(JSON.stringify(this.fill(one)));
+  }
+
+  /**
+   * @param {Client} client
+   * @param {any} expected
+   */
+  async hear(client, expected) {
+    await until(() => client.messages.length > 0, () => `nothing is sent; expected: ${JSON.stringify(expected)}`);
+    const message = client.messages.shift();
+    assert.ok(this.same(expected, message), `${JSON.stringify(message)} is sent, not ${JSON.stringify(expected)}`);
+  }
+
+  /** @param {Client} client */
+  async quiet(client) {
+    const socket = client.socket ?? assert.fail("there is no socket");
+    const answered = once(socket, "pong");
+    socket.ping();
+    await answered;
+    assert.deepEqual(client.messages, []);
+  }
+
+  /**
+   * @param {Client} client
+   * @param {any} expected
+   */
+  async shows(client, { client: _, ...expected }) {
+    const wanted = this.fill(expected);
+    await until(
+      () => isDeepStrictEqual(client.shown(wanted), wanted),
+      () => `${JSON.stringify(client.shown(wanted))} is shown, not ${JSON.stringify(wanted)}`,
+    );
+  }
+
+  /** @param {any} ms */
+  async wait(ms) {
+    await new Promise((resolve) => setTimeout(resolve, this.fill(ms) - SLACK_MS));
+    for (const { messages, arrivals } of this.clients.values()) assert.deepEqual([messages, arrivals.length], [[], 0], "it does not wait");
+  }
+
+  /** A value with its placeholders filled in. @param {any} value @returns {any} */
+  fill(value) {
+    if (typeof value === "string") {
+      if (/^\$[A-Za-z0-9]+$/.test(value)) return this.value(value);
+      return value.replace(/\$[A-Za-z0-9]+/g, (name) => String(this.value(name)));
+    }
+    if (Array.isArray(value)) return value.map((one) => this.fill(one));
+    if (typeof value !== "object" || value === null) return value;
+    return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, this.fill(one)]));
+  }
+
+  /** @param {string} name */
+  value(name) {
+    if (!this.names.has(name)) this.names.set(name, VALUES[name] ?? randomUUID());
+    return this.names.get(name);
+  }
+
+  /**
+   * Whether what came is what is expected; a client's id that is new is learned, and is no other one.
+   * @param {any} expected
+   * @param {any} actual
+   */
+  same(expected, actual) {
+    for (const [index, one] of Array.isArray(expected) ? expected.entries() : []) {
+      const name = /^client\.(\$[A-Za-z0-9]+)$/.exec(one)?.[1];
+      const id = /^client\.([0-9a-f-]{36})$/.exec(actual[index])?.[1];
+      if (name && id && !this.names.has(name) && ![...this.names.values()].includes(id)) this.names.set(name, id);
+    }
+    return isDeepStrictEqual(this.fill(expected), actual);
+  }
+
+  close() {
+    for (const { room } of this.clients.values()) room.close();
+  }
+}
+
+/** @param {{ steps: any[] }} conversation */
+export async function hold({ steps }) {
+  const server = new WebSocketServer({ port: 0, host: "127.0.0.1", handleProtocols: () => "tallyroom.v1" });
+  await once(server, "listening");
+  const runner = new Runner(server);
+  try {
+    for (const [index, step] of steps.entries()) {
+      try {
+        await runner.take(step);
+      } catch (error) {
+        throw new Error(`step ${index + 1}, ${JSON.stringify(step)}: ${/** @type {Error} */ (error).message}`);
+      }
+    }
+    for (const client of runner.clients.values()) assert.deepEqual(client.messages, [], "it sends what nobody expects");
+  } finally {
+    runner.close();
+    for (const socket of server.clients) socket.terminate();
+    await new Promise((resolve) => server.close(resolve));
+  }
+}

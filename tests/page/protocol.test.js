@@ -1,0 +1,24 @@
+// @ts-check
+/** Every conversation of the protocol's documentation that has a client's side is held with client.js. */
+import assert from "node:assert/strict";
+import { readdir, readFile } from "node:fs/promises";
+import { test } from "node:test";
+import { hold } from "./conversation.js";
+
+const folder = new URL("../../docs/protocol/", import.meta.url);
+const files = (await readdir(folder)).filter((name) => name.endsWith(".json"));
+const conversations = await Promise.all(
+  files.map(async (name) => ({ name, ...JSON.parse(await readFile(new URL(name, folder), "utf8")) })),
+);
+const ours = conversations.filter(({ sides = ["client"], steps }) => sides.includes("client") && steps.some(speaksV1));
+
+/** @param {any} step */
+function speaksV1({ protocols = [] }) {
+  return protocols.includes("tallyroom.v1");
+}
+
+test("there are conversations for clients", () => {
+  assert.ok(ours.length >= 15, `only ${ours.length}`);
+});
+
+for (const { name, title, ...conversation } of ours) test(`${name}: ${title}`, () => hold(conversation));
