@@ -9,6 +9,7 @@ import { Outbox } from "../../static/outbox.js";
 import * as rows from "../../static/rows.js";
 import { MemoryKeeper } from "../../static/store.js";
 import { FakeRoom } from "./fake-server.js";
+import { mulberry32 } from "./random.js";
 
 const LIVES = 3_000;
 const STEPS = 250;
@@ -266,18 +267,4 @@ for (const wipes of [false, true]) {
       }
     }
   });
-}
-
-/**
- * Numbers from 0 up to, not including, 1, the same for the same seed.
- * @param {number} seed
- */
-function mulberry32(seed) {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
 }
