@@ -19,7 +19,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::{
     entry::{Batch, Entry, Position, Refusal, Refused, Snapshot},
     ids::{BatchId, ClientId, Millis, Revision},
-    limits::{Limits, WINDOW},
+    limits::{Limits, MAX_BATCH_ACTIONS, WINDOW},
     model::{By, Model, Stored},
     rejection::Rejection,
     settled::Settled,
@@ -87,6 +87,16 @@ pub struct Retry {
     pub after: Duration,
 }
 
+impl Retry {
+    pub fn new(why: Rejection, expected: Option<u64>, after: Duration) -> Self {
+        Self {
+            why,
+            expected,
+            after,
+        }
+    }
+}
+
 /// What a batch would do, before it is committed.
 pub struct Judged<M: Model> {
     /// Empty where there is nothing to append.
@@ -96,6 +106,16 @@ pub struct Judged<M: Model> {
     /// One for each entry of the batch, in order.
     pub views: Views,
     state: M::State,
+    taken: Taken,
+}
+
+/// The numbers that a batch takes.
+#[derive(Debug, Default)]
+struct Taken {
+    /// The last of each client.
+    last: HashMap<ClientId, u64>,
+    /// How many places they need among those that are remembered.
+    places: usize,
 }
 
 /// What a state looks like to clients at consecutive revisions, as JSON.
@@ -198,7 +218,8 @@ impl<M: Model> Replica<M> {
         Ok(views.json)
     }
 
-    /// Judges what was asked, in order, on a copy of the state.
+    /// Judges what was asked, in order, on a copy of the state: that which `before` makes, where it is
+    /// given, whose batch is then to be adopted first.
     ///
     /// `now` is used unless the last batch is later: a journal's time never falls. An action that
     /// the model refuses, on which it panics, or which would make the state larger than
@@ -206,17 +227,34 @@ impl<M: Model> Replica<M> {
     /// is its client's next.
     pub fn judge<'a>(
         &self,
+        before: Option<&Judged<M>>,
         asked: impl IntoIterator<Item = &'a Asked<M::Action>>,
         id: BatchId,
         now: Millis,
     ) -> Judged<M> {
-        let at = self.at.max(now);
-        let mut draft = Draft::<M>::new(&self.state, self.limits.max_state_bytes);
-        let mut numbers = Numbers::new(&self.settled, at, self.limits.max_clients_per_room);
+        let (state, after, at, taken) = match before {
+            None => (&self.state, self.position, self.at, None),
+            Some(Judged {
+                batch,
+                state,
+                taken,
+                ..
+            }) => (state, batch.end(), batch.at, Some(taken)),
+        };
+        let at = at.max(now);
+        let mut draft = Draft::<M>::new(state, self.limits.max_state_bytes);
+        let mut numbers = Numbers {
+            settled: &self.settled,
+            before: taken,
+            taken: Taken::default(),
+            at,
+            max: self.limits.max_clients_per_room,
+            spare: None,
+        };
         let mut entries = Vec::new();
         let mut refusals = Vec::new();
         let mut verdicts = Vec::new();
-        let mut rev = self.position.rev;
+        let mut rev = after.rev;
         for asked in asked {
             if let Some(verdict) = numbers.precludes(asked) {
                 verdicts.push(verdict);
@@ -259,7 +297,7 @@ impl<M: Model> Replica<M> {
         Judged {
             batch: Arc::new(Batch {
                 id,
-                after: self.position,
+                after,
                 at,
                 version: M::VERSION,
                 entries,
@@ -268,6 +306,7 @@ impl<M: Model> Replica<M> {
             verdicts,
             views: draft.views,
             state: draft.state,
+            taken: numbers.taken,
         }
     }
 
@@ -355,33 +394,21 @@ fn migrate<M: Model>(stored: Stored, from: u32) -> Result<serde_json::Value, Rej
 /// Which numbers a batch takes: each client's next, those before it in the batch included.
 struct Numbers<'a> {
     settled: &'a Settled,
-    /// The last number of each client in this batch.
-    taken: HashMap<ClientId, u64>,
+    /// Those of the batch before, which is in flight.
+    before: Option<&'a Taken>,
+    taken: Taken,
     at: Millis,
     max: Option<usize>,
     /// How many more clients and refusals may be remembered; counted when it is first asked for.
     spare: Option<usize>,
 }
 
-impl<'a> Numbers<'a> {
-    fn new(settled: &'a Settled, at: Millis, max: Option<usize>) -> Self {
-        Self {
-            settled,
-            taken: HashMap::new(),
-            at,
-            max,
-            spare: None,
-        }
-    }
-
+impl Numbers<'_> {
     /// What is said to an action without judging it.
     fn precludes<A>(&mut self, asked: &Asked<A>) -> Option<Verdict> {
         let retry = |why: Rejection, expected, after: Duration| {
-            Some(Verdict::Retry(Retry {
-                why,
-                expected,
-                after: after.max(asked.hold),
-            }))
+            let after = after.max(asked.hold);
+            Some(Verdict::Retry(Retry::new(why, expected, after)))
         };
         let Some(Number { client, n }) = asked.number else {
             return match &asked.action {
@@ -410,29 +437,34 @@ impl<'a> Numbers<'a> {
     }
 
     fn last(&self, client: ClientId) -> u64 {
-        let taken = self.taken.get(&client).copied();
-        taken.unwrap_or_else(|| self.settled.last(client))
+        let taken = self.taken.last.get(&client);
+        let before = || self.before.and_then(|before| before.last.get(&client));
+        let last = taken.or_else(before).copied();
+        last.unwrap_or_else(|| self.settled.last(client))
     }
 
     /// Takes a number, if there is one.
     fn settle(&mut self, number: Option<Number>, refused: bool) -> Option<u64> {
         let Number { client, n } = number?;
-        let new = self.taken.insert(client, n).is_none() && self.settled.last(client) == 0;
-        if let Some(spare) = &mut self.spare {
-            *spare = spare.saturating_sub(usize::from(new) + usize::from(refused));
-        }
+        let new = self.last(client) == 0;
+        self.taken.last.insert(client, n);
+        self.taken.places += usize::from(new) + usize::from(refused);
         Some(n)
     }
 
+    /// How many places are left.
     fn spare(&mut self) -> usize {
-        /// More than a batch can take: a client and a refusal for each of its actions.
-        const WANTED: usize = 2 * crate::limits::MAX_BATCH_ACTIONS + 2;
+        /// More than two batches can take: a client and a refusal for each of their actions.
+        const WANTED: usize = 4 * MAX_BATCH_ACTIONS + 2;
         let spare = || self.settled.spare(self.at, self.max, WANTED);
-        *self.spare.get_or_insert_with(spare)
+        let spare = *self.spare.get_or_insert_with(spare);
+        let before = self.before.map_or(0, |before| before.places);
+        spare.saturating_sub(before + self.taken.places)
     }
 }
 
-fn gap(n: u64, expected: u64) -> Rejection {
+/// Why a number is not taken that comes too early.
+pub fn gap(n: u64, expected: u64) -> Rejection {
     let message = format!("number {n} came where {expected} was expected; send from there");
     Rejection::new("gap", message)
 }

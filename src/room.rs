@@ -13,13 +13,16 @@ mod messages;
 mod shown;
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
+    future::ready,
     mem,
     sync::Arc,
+    task::{Context as TaskContext, Poll, Waker},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use actix::prelude::*;
+use futures_util::future::Either;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -47,7 +50,7 @@ use crate::{
     presence::{Presence, Tell},
     protocol::{Dialect, v1},
     rejection::Rejection,
-    replica::{Judged, Number, Replica, Retry, Verdict, Views},
+    replica::{Judged, Number, Replica, Retry, Verdict, Views, gap},
 };
 
 /// A snapshot is taken after this many entries and refusals, so that replay is short; in a room that
@@ -81,7 +84,10 @@ pub struct Room<M: Model> {
     imports: VecDeque<WaitingImport<M>>,
     /// Until then whoever comes too early is asked to wait.
     hold_until: Option<Instant>,
-    in_flight: bool,
+    in_flight: Option<InFlight<M>>,
+    /// Judged on what is in flight, so that it goes out at once when that is committed.
+    ahead: Option<InFlight<M>>,
+    importing: bool,
     committing: bool,
     settling: Vec<oneshot::Sender<()>>,
     resting: Option<oneshot::Sender<()>>,
@@ -117,7 +123,9 @@ impl<M: Model> Room<M> {
             queue: VecDeque::new(),
             imports: VecDeque::new(),
             hold_until: None,
-            in_flight: false,
+            in_flight: None,
+            ahead: None,
+            importing: false,
             committing: false,
             settling: Vec::new(),
             resting: None,
@@ -148,24 +156,42 @@ impl<M: Model> Room<M> {
 
     /// Commits what waits after the messages that are here already, so that they share a batch.
     fn commit_soon(&mut self, ctx: &mut Context<Self>) {
-        let waiting = !self.queue.is_empty() || !self.imports.is_empty();
-        if !self.in_flight && !self.committing && waiting {
+        if !self.committing && (self.may_commit() || self.may_judge_ahead()) {
             self.committing = true;
             ctx.notify(Commit);
         }
     }
 
+    fn may_commit(&self) -> bool {
+        let waiting = !self.queue.is_empty() || !self.imports.is_empty();
+        self.in_flight.is_none() && !self.importing && waiting
+    }
+
+    /// While one batch is in flight the next is judged only when it is full: till then it gathers.
+    fn may_judge_ahead(&self) -> bool {
+        let alone = self.ahead.is_none() && self.imports.is_empty();
+        self.in_flight.is_some() && alone && self.queue.len() >= self.max_batch()
+    }
+
     fn commit(&mut self, ctx: &mut Context<Self>) {
         self.committing = false;
-        if self.in_flight {
-            return;
+        if self.may_judge_ahead() {
+            let queued = self.next_batch();
+            self.ahead = Some(self.judge(queued));
+        } else if self.may_commit() {
+            match self.imports.pop_front() {
+                Some(waiting) => self.import(waiting, ctx),
+                None => {
+                    let queued = self.next_batch();
+                    self.begin(queued, ctx);
+                }
+            }
         }
-        if let Some(waiting) = self.imports.pop_front() {
-            return self.import(waiting, ctx);
-        }
+    }
+
+    fn next_batch(&mut self) -> Vec<Queued<M::Action>> {
         let count = self.queue.len().min(self.max_batch());
-        let queued: Vec<_> = self.queue.drain(..count).collect();
-        self.judge(queued, ctx);
+        self.queue.drain(..count).collect()
     }
 
     /// A batch's frames fit the backlog, so that a session that keeps up is not behind by one.
@@ -174,28 +200,40 @@ impl<M: Model> Room<M> {
         (backlog / self.shown.classic_len()).clamp(1, MAX_BATCH_ACTIONS)
     }
 
-    fn judge(&mut self, queued: Vec<Queued<M::Action>>, ctx: &mut Context<Self>) {
+    /// Judges on what is in flight, if anything is.
+    fn judge(&mut self, queued: Vec<Queued<M::Action>>) -> InFlight<M> {
+        let before = self.in_flight.as_ref();
         let mut judged = self.replica.judge(
+            before.map(|in_flight| &in_flight.judged),
             queued.iter().map(|queued| &queued.asked),
             BatchId(Uuid::new_v4()),
             now(),
         );
         self.log_faults(&judged);
         self.hold(&mut judged.verdicts);
-        if judged.batch.is_empty() {
-            let answers = self.answers(queued, judged.verdicts, &Views::default());
-            self.tell_states(answers, None, ctx);
-            self.commit_soon(ctx);
-            self.settled(ctx);
-            return;
-        }
-        self.in_flight = true;
-        let in_flight = InFlight {
+        InFlight {
             queued,
             judged,
             retry: FIRST_RETRY,
-        };
-        self.append(in_flight, ctx);
+        }
+    }
+
+    fn begin(&mut self, queued: Vec<Queued<M::Action>>, ctx: &mut Context<Self>) {
+        let judged = self.judge(queued);
+        self.go_on(judged, ctx);
+    }
+
+    /// Appends what was judged, or answers it at once where there is nothing to append.
+    fn go_on(&mut self, judged: InFlight<M>, ctx: &mut Context<Self>) {
+        if !judged.judged.batch.is_empty() {
+            self.append(judged, ctx);
+            return;
+        }
+        let InFlight { queued, judged, .. } = judged;
+        let answers = self.answers(queued, judged.verdicts, &Views::default());
+        self.tell_states(answers, None, ctx);
+        self.commit_soon(ctx);
+        self.settled(ctx);
     }
 
     /// Whoever comes too early while the store is away waits as long as those before it.
@@ -212,19 +250,25 @@ impl<M: Model> Room<M> {
     fn append(&mut self, in_flight: InFlight<M>, ctx: &mut Context<Self>) {
         let (journal, name) = (self.journal.clone(), self.name.clone());
         let batch = in_flight.judged.batch.clone();
-        let append = async move { journal.append(&name, batch).await };
-        let appended = append
+        self.in_flight = Some(in_flight);
+        let mut append = Box::pin(async move { journal.append(&name, batch).await });
+        // The store begins now, while the batch before is told.
+        let mut task = TaskContext::from_waker(Waker::noop());
+        let begun = match append.as_mut().poll(&mut task) {
+            Poll::Ready(outcome) => Either::Left(ready(outcome)),
+            Poll::Pending => Either::Right(append),
+        };
+        let appended = begun
             .into_actor(self)
-            .map(move |outcome, room, ctx| room.appended(in_flight, outcome, ctx));
+            .map(|outcome, room, ctx| room.appended(outcome, ctx));
         ctx.spawn(appended);
+        self.commit_soon(ctx);
     }
 
-    fn appended(
-        &mut self,
-        in_flight: InFlight<M>,
-        outcome: Result<Position, AppendError>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn appended(&mut self, outcome: Result<Position, AppendError>, ctx: &mut Context<Self>) {
+        let Some(in_flight) = self.in_flight.take() else {
+            return self.give_up("an append ended that nobody began", ctx);
+        };
         match outcome {
             Ok(_) => self.committed(in_flight, ctx),
             Err(AppendError::Conflict { since }) => return self.conflict(in_flight, since, ctx),
@@ -239,7 +283,6 @@ impl<M: Model> Room<M> {
                 self.take_none(in_flight, &Rejection::new("unavailable", reason), ctx);
             }
         }
-        self.in_flight = false;
         self.commit_soon(ctx);
         self.settled(ctx);
     }
@@ -252,9 +295,25 @@ impl<M: Model> Room<M> {
         self.unsaved += judged.batch.weight();
         let views = self.replica.adopt(judged);
         self.moved_on(&views);
+        let mut next = self.ahead.take();
+        if let Some(full) = next.take_if(|next| !next.judged.batch.is_empty()) {
+            self.append(full, ctx);
+        }
         let answers = self.answers(queued, verdicts, &views);
         self.tell_states(answers, Some(&views), ctx);
         self.snapshot_if_due(ctx);
+        if let Some(empty) = next {
+            self.go_on(empty, ctx);
+        }
+    }
+
+    /// What was judged on something that did not come about is judged again.
+    fn take_back(&mut self) {
+        if let Some(InFlight { queued, .. }) = self.ahead.take() {
+            for queued in queued.into_iter().rev() {
+                self.queue.push_front(queued);
+            }
+        }
     }
 
     /// Others were first: takes what they did, and what of it is ours, and tries again.
@@ -267,6 +326,7 @@ impl<M: Model> Room<M> {
         if since.is_empty() {
             return self.give_up("the journal ends elsewhere and does not say where", ctx);
         }
+        self.take_back();
         let InFlight { queued, judged, .. } = in_flight;
         let ours = judged.batch.id;
         let mut waiting = Some((queued, judged.verdicts));
@@ -283,10 +343,9 @@ impl<M: Model> Room<M> {
             };
             self.tell_states(answers, Some(&views), ctx);
         }
-        self.in_flight = false;
         self.snapshot_if_due(ctx);
         match waiting {
-            Some((queued, _)) => self.judge(queued, ctx),
+            Some((queued, _)) => self.begin(queued, ctx),
             None => {
                 self.commit_soon(ctx);
                 self.settled(ctx);
@@ -302,25 +361,38 @@ impl<M: Model> Room<M> {
         );
         let wait = in_flight.retry;
         in_flight.retry = (wait * 2).min(LAST_RETRY);
-        ctx.run_later(wait, move |room, ctx| room.append(in_flight, ctx));
+        self.in_flight = Some(in_flight);
+        ctx.run_later(wait, |room, ctx| {
+            if let Some(in_flight) = room.in_flight.take() {
+                room.append(in_flight, ctx);
+            }
+        });
     }
 
     /// The store takes nothing: what would have been settled is not.
     fn take_none(&mut self, in_flight: InFlight<M>, why: &Rejection, ctx: &mut Context<Self>) {
+        self.take_back();
         self.hold_until = Some(Instant::now() + STORE_AWAY);
         let InFlight { queued, judged, .. } = in_flight;
+        let settled = self.replica.settled();
+        let mut behind = HashSet::new();
         let not_taken = |(queued, verdict): (&Queued<M::Action>, Verdict)| {
-            let number = queued.asked.number;
-            let settled = |Number { client, n }| n <= self.replica.settled().last(client);
-            match verdict {
-                Verdict::Repeated if number.is_some_and(settled) => Verdict::Repeated,
-                Verdict::Refused(why) if number.is_none() => Verdict::Refused(why),
-                _ => Verdict::Retry(Retry {
-                    why: why.clone(),
-                    expected: number.map(|by| self.replica.settled().last(by.client) + 1),
-                    after: STORE_AWAY.max(queued.asked.hold),
-                }),
+            let Some(Number { client, n }) = queued.asked.number else {
+                return match verdict {
+                    Verdict::Refused(why) => Verdict::Refused(why),
+                    _ => Verdict::Retry(Retry::new(why.clone(), None, STORE_AWAY)),
+                };
+            };
+            let expected = settled.last(client) + 1;
+            if n < expected {
+                return Verdict::Repeated;
             }
+            let why = match behind.insert(client) {
+                true => why.clone(),
+                false => gap(n, expected),
+            };
+            let after = STORE_AWAY.max(queued.asked.hold);
+            Verdict::Retry(Retry::new(why, Some(expected), after))
         };
         let verdicts = queued.iter().zip(judged.verdicts).map(not_taken).collect();
         let answers = self.answers(queued, verdicts, &Views::default());
@@ -486,7 +558,8 @@ impl<M: Model> Room<M> {
 
     /// Answers those who wait until nothing is underway.
     fn settled(&mut self, ctx: &mut Context<Self>) {
-        if self.in_flight || !self.queue.is_empty() || !self.imports.is_empty() {
+        let in_flight = self.in_flight.is_some() || self.importing;
+        if in_flight || !self.queue.is_empty() || !self.imports.is_empty() {
             return;
         }
         for settled in self.settling.drain(..) {

@@ -36,7 +36,7 @@ fn commit<M: Model>(
 ) -> (Arc<Batch>, Vec<String>) {
     let asked: Vec<_> = actions.into_iter().map(asked).collect();
     let id = BatchId(Uuid::from_u128(u128::from(now)));
-    let judged = replica.judge(&asked, id, Millis(now));
+    let judged = replica.judge(None, &asked, id, Millis(now));
     let batch = judged.batch.clone();
     let codes = judged.verdicts.iter().map(code).collect();
     if !batch.is_empty() {
@@ -248,7 +248,7 @@ fn another_models_snapshot_is_refused() {
 fn nothing_is_adopted_before_it_is_committed() {
     let replica = start::<Counter>();
     let asked = [asked(CounterAction::Plus { by: 5 })];
-    let judged = replica.judge(&asked, BatchId(Uuid::nil()), Millis(1));
+    let judged = replica.judge(None, &asked, BatchId(Uuid::nil()), Millis(1));
     assert_eq!(judged.views.iter().collect::<Vec<_>>(), [b"5"]);
     assert_eq!(
         (replica.state().value, replica.position().rev),
@@ -269,7 +269,7 @@ fn numbered(client: ClientId, n: u64, action: CounterAction) -> Asked<CounterAct
 
 /// Judges and commits what was asked, and says what became of each.
 fn settle(replica: &mut Replica<Counter>, asked: &[Asked<CounterAction>]) -> Vec<String> {
-    let judged = replica.judge(asked, BatchId(Uuid::new_v4()), Millis(1));
+    let judged = replica.judge(None, asked, BatchId(Uuid::new_v4()), Millis(1));
     let codes = judged.verdicts.iter().map(code).collect();
     if !judged.batch.is_empty() {
         replica.adopt(judged);
@@ -338,7 +338,7 @@ fn what_cannot_be_understood_is_refused_and_what_is_over_a_limit_is_not_taken() 
         "repeated",
     ];
     assert_eq!(settle(&mut replica, &asked), expected);
-    let judged = replica.judge(&asked[2..3], BatchId(Uuid::nil()), Millis(1));
+    let judged = replica.judge(None, &asked[2..3], BatchId(Uuid::nil()), Millis(1));
     assert!(judged.batch.is_empty());
     match &judged.verdicts[0] {
         Verdict::Retry(retry) => assert_eq!(retry.after, Duration::from_millis(300)),
@@ -385,12 +385,14 @@ proptest! {
     #[test]
     fn every_number_is_applied_once(
         sent in prop::collection::vec(prop::collection::vec((1..4u128, 1..12u64, any::<bool>()), 1..12), 1..30),
+        ahead in any::<bool>(),
         restored_at in any::<Index>(),
     ) {
         let mut owner = start::<Counter>();
         let mut follower = start::<Counter>();
         let (mut value, mut last) = (0, HashMap::new());
         let restored_at = restored_at.index(sent.len());
+        let mut in_flight: Option<Judged<Counter>> = None;
         for (turn, batch) in sent.into_iter().enumerate() {
             let action = |fits| if fits { PLUS } else { CounterAction::Set { value: i64::MAX } };
             let asked: Vec<_> = batch.iter().map(|(id, n, fits)| numbered(client(*id), *n, action(*fits))).collect();
@@ -401,15 +403,28 @@ proptest! {
                     value += i64::from(fits);
                 }
             }
-            let judged = owner.judge(&asked, BatchId(Uuid::from_u128(turn as u128)), Millis(turn as u64));
-            let batch = judged.batch.clone();
-            if !batch.is_empty() {
+            let id = BatchId(Uuid::from_u128(turn as u128));
+            let judged = owner.judge(in_flight.as_ref(), &asked, id, Millis(turn as u64));
+            if let Some(judged) = in_flight.take() {
+                follower.replay(&judged.batch).unwrap();
                 owner.adopt(judged);
-                follower.replay(&batch).unwrap();
+            }
+            if judged.batch.is_empty() {
+                continue;
+            }
+            if ahead {
+                in_flight = Some(judged);
+            } else {
+                follower.replay(&judged.batch).unwrap();
+                owner.adopt(judged);
             }
             if turn == restored_at {
                 follower = Replica::restore(&follower.snapshot().unwrap(), limits()).unwrap();
             }
+        }
+        if let Some(judged) = in_flight {
+            follower.replay(&judged.batch).unwrap();
+            owner.adopt(judged);
         }
         prop_assert_eq!(owner.state().value, value);
         for (id, n) in last {

@@ -32,10 +32,10 @@ impl<M: Model> Room<M> {
                 return self.commit_soon(ctx);
             }
         };
-        self.in_flight = true;
+        self.importing = true;
         let restart = self.restart_journal(snapshot).into_actor(self);
         ctx.spawn(restart.map(move |outcome, room, ctx| {
-            room.in_flight = false;
+            room.importing = false;
             let outcome = room.imported(begun, outcome, ctx);
             let _ = reply.send(outcome);
             room.commit_soon(ctx);
