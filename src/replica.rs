@@ -463,7 +463,7 @@ impl Numbers<'_> {
     }
 }
 
-/// Why a number is not taken that comes too early.
+/// What is said to a number that is not the expected one.
 pub fn gap(n: u64, expected: u64) -> Rejection {
     let message = format!("number {n} came where {expected} was expected; send from there");
     Rejection::new("gap", message)

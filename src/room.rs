@@ -13,7 +13,7 @@ mod messages;
 mod shown;
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::VecDeque,
     future::ready,
     mem,
     sync::Arc,
@@ -375,7 +375,6 @@ impl<M: Model> Room<M> {
         self.hold_until = Some(Instant::now() + STORE_AWAY);
         let InFlight { queued, judged, .. } = in_flight;
         let settled = self.replica.settled();
-        let mut behind = HashSet::new();
         let not_taken = |(queued, verdict): (&Queued<M::Action>, Verdict)| {
             let Some(Number { client, n }) = queued.asked.number else {
                 return match verdict {
@@ -387,9 +386,10 @@ impl<M: Model> Room<M> {
             if n < expected {
                 return Verdict::Repeated;
             }
-            let why = match behind.insert(client) {
-                true => why.clone(),
-                false => gap(n, expected),
+            let why = match n > expected {
+                // Those behind the first that was not taken.
+                true => gap(n, expected),
+                false => why.clone(),
             };
             let after = STORE_AWAY.max(queued.asked.hold);
             Verdict::Retry(Retry::new(why, Some(expected), after))
