@@ -4,10 +4,10 @@ use std::{collections::HashMap, path::Path};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use serde_json::Value;
-use tallyroom::journal::disk::FILE;
+use tallyroom::{check::check, journal::disk::FILE, model::counter::Counter};
 use uuid::Uuid;
 
-use super::ledger::State;
+use super::{http::get, ledger::State};
 
 /// A room's entries, oldest first, and what was before them.
 #[derive(Debug, Default)]
@@ -26,8 +26,7 @@ pub struct Entry {
     pub rev: u64,
     pub client: Option<Uuid>,
     pub n: Option<u64>,
-    /// As its JSON.
-    pub action: String,
+    pub action: Value,
     /// The value after it, where it was told.
     pub value: Option<i64>,
 }
@@ -38,6 +37,15 @@ impl Kept {
             entries,
             ..Self::default()
         }
+    }
+
+    /// What a server tells of a room's journal.
+    pub fn by_http(port: u16, room: &str) -> Self {
+        let answer = get(port, &format!("/api/rooms/{room}/journal"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let text = String::from_utf8(answer.body).unwrap();
+        let entry = |line| Entry::read(&serde_json::from_str(line).unwrap());
+        Self::new(text.lines().map(entry).collect())
     }
 
     /// The last revision.
@@ -53,12 +61,9 @@ impl Kept {
     /// What a database holds of a room; its journal begins with the oldest snapshot where older
     /// entries are dropped.
     pub fn in_folder(folder: &Path, room: &str) -> Self {
+        check::<Counter>(folder, |_| {}).unwrap();
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
         let database = Connection::open_with_flags(folder.join(FILE), flags).unwrap();
-        let whole: String = database
-            .query_row("PRAGMA integrity_check", [], |row| row.get(0))
-            .unwrap();
-        assert_eq!(whole, "ok");
         let number = "SELECT room FROM rooms WHERE name = ?1";
         let number: Option<i64> = database
             .query_row(number, [room], |row| row.get(0))
@@ -116,7 +121,7 @@ impl Entry {
             rev: entry["rev"].as_u64().unwrap(),
             client: id(&entry["client"]),
             n: entry["n"].as_u64(),
-            action: fields(&entry["action"]),
+            action: entry["action"].clone(),
             value: entry["value"].as_i64(),
         }
     }
@@ -124,15 +129,4 @@ impl Entry {
 
 fn id(id: &Value) -> Option<Uuid> {
     id.as_str().map(|id| id.parse().unwrap())
-}
-
-/// An action with its name first, as it is sent.
-fn fields(action: &Value) -> String {
-    let name = &action["action"];
-    let others = action.as_object().unwrap().iter();
-    let others = others.filter(|(field, _)| *field != "action");
-    let others: String = others
-        .map(|(field, value)| format!(r#","{field}":{value}"#))
-        .collect();
-    format!(r#"{{"action":{name}{others}}}"#)
 }

@@ -15,6 +15,7 @@ pub mod kept;
 pub mod ledger;
 pub mod numbered;
 pub mod placeholders;
+pub mod posts;
 pub mod raw;
 pub mod v1;
 

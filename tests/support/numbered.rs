@@ -182,9 +182,11 @@ impl Hold {
         } = said
         {
             let until = Instant::now() + Duration::from_millis(*after_ms);
+            self.from = match self.until {
+                Some(_) => self.from.min(*expected),
+                None => *expected,
+            };
             self.until = self.until.max(Some(until));
-            // What the last one expects: all before it was answered otherwise.
-            self.from = *expected;
         }
     }
 

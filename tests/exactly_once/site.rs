@@ -1,0 +1,128 @@
+//! A server that is killed and started again, and where its clients find it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Condvar, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use fastrand::Rng;
+
+use crate::support::{Server, command};
+
+/// Where the server is now.
+pub struct Site {
+    folder: PathBuf,
+    now: Mutex<Now>,
+    changed: Condvar,
+    /// How many events clients were told, by which the moments of kills are chosen.
+    told: AtomicU64,
+}
+
+/// A server that may be dead already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// `None`: it is down.
+    pub port: Option<u16>,
+    /// It is the last, and is not killed.
+    pub last: bool,
+}
+
+impl Site {
+    pub fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            now: Mutex::default(),
+            changed: Condvar::new(),
+            told: AtomicU64::new(0),
+        }
+    }
+
+    /// Waits until there is a server: its port, and whether it is the last one.
+    pub fn find(&self) -> (u16, bool) {
+        let mut now = self.now.lock().unwrap();
+        loop {
+            if let Some(port) = now.port {
+                return (port, now.last);
+            }
+            now = self.changed.wait(now).unwrap();
+        }
+    }
+
+    /// The server is gone: waits until it is known to be, so that nobody asks a dead one again and again.
+    pub fn lost(&self, port: u16) {
+        let now = self.now.lock().unwrap();
+        let gone = |now: &mut Now| now.port == Some(port) && !now.last;
+        let waited = Duration::from_millis(20);
+        drop(self.changed.wait_timeout_while(now, waited, gone).unwrap());
+    }
+
+    pub fn told(&self) {
+        self.told.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn set(&self, now: Now) {
+        *self.now.lock().unwrap() = now;
+        self.changed.notify_all();
+    }
+
+    fn flags(&self, rate: &str) -> [String; 6] {
+        let store = format!("disk:{}", self.folder.display());
+        [
+            "--listen",
+            "127.0.0.1:0",
+            "--store",
+            &store,
+            "--session-rate",
+            rate,
+        ]
+        .map(str::to_owned)
+    }
+
+    /// Starts a server, which is killed some random time later; now and then one is killed while it
+    /// starts, too.
+    pub fn live_and_die(&self, rng: &mut Rng) {
+        let rate = ["0", "10000", "500", "50"][rng.usize(..4)];
+        let flags = self.flags(rate);
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        if rng.u8(..8) == 0 {
+            let mut starting = command(&flags).spawn().unwrap();
+            thread::sleep(Duration::from_micros(rng.u64(..60_000)));
+            starting.kill().unwrap();
+            starting.wait().unwrap();
+        }
+        let mut server = Server::spawn(command(&flags));
+        self.set(Now {
+            port: Some(server.port()),
+            last: false,
+        });
+        // Sometimes after a few events, sometimes after many; but a slow machine need not get so far.
+        let most = 1 << rng.u32(1..12);
+        let until = self.told.load(Ordering::Relaxed) + rng.u64(..most);
+        let start = Instant::now();
+        while self.told.load(Ordering::Relaxed) < until
+            && start.elapsed() < Duration::from_millis(400)
+        {
+            thread::sleep(Duration::from_micros(rng.u64(..1000)));
+        }
+        assert!(server.is_running(), "it ended by itself: {}", server.log());
+        drop(server);
+        self.set(Now::default());
+    }
+
+    /// Starts a server that lives.
+    pub fn finish(&self) -> Server {
+        let flags = self.flags("0");
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let server = Server::spawn(command(&flags));
+        self.set(Now {
+            port: Some(server.port()),
+            last: true,
+        });
+        server
+    }
+}
