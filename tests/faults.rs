@@ -4,30 +4,25 @@
 mod support;
 
 use std::{
-    collections::VecDeque,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread,
 };
 
 use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
-use support::{Event, PLUS, await_that, in_process::InProcess};
+use support::{
+    Event, PLUS, await_that,
+    faulty::{Fault, Faulty, OPEN},
+    in_process::InProcess,
+};
 use tallyroom::{
-    entry::{Batch, Position, Snapshot},
     fields::Fields,
-    ids::{Revision, RoomName},
-    journal::{
-        AppendError, Durability, Journal, Opened, ReadError, StoreFuture, memory::MemoryJournal,
-    },
+    ids::RoomName,
+    journal::{Journal, memory::MemoryJournal},
     limits::Limits,
     model::{By, Model, counter::Counter},
     rejection::Rejection,
 };
-use tokio::sync::Semaphore;
-use uuid::Uuid;
 
 /// A count whose code fails in each place where a model's can.
 struct Fragile;
@@ -107,140 +102,6 @@ fn a_model_that_fails_on_an_action_refuses_that_one_and_no_other() {
         told,
         expected.into_iter().map(Event::State).collect::<Vec<_>>()
     );
-}
-
-/// A journal in memory that fails as it is told to.
-struct Faulty {
-    inner: Arc<MemoryJournal>,
-    /// What becomes of the next appends; after them all is well.
-    appends: Mutex<VecDeque<Fault>>,
-    reads: Mutex<VecDeque<Fault>>,
-    saves_fail: bool,
-    /// An append takes a permit before it begins.
-    gate: Semaphore,
-    begun: AtomicUsize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    Full,
-    Unavailable,
-    UnknownBefore,
-    UnknownAfter,
-    Panic,
-}
-
-const OPEN: usize = 1_000_000;
-
-impl Faulty {
-    fn new(appends: &[Fault]) -> Arc<Self> {
-        Arc::new(Self {
-            inner: Arc::new(MemoryJournal::new()),
-            appends: Mutex::new(appends.iter().copied().collect()),
-            reads: Mutex::default(),
-            saves_fail: false,
-            gate: Semaphore::new(OPEN),
-            begun: AtomicUsize::new(0),
-        })
-    }
-
-    fn fail_reads(&self, faults: &[Fault]) {
-        self.reads.lock().unwrap().extend(faults);
-    }
-
-    fn read_fault(&self) -> Result<(), ReadError> {
-        match self.reads.lock().unwrap().pop_front() {
-            None => Ok(()),
-            Some(fault) => Err(ReadError::Unavailable(format!("{fault:?}, on purpose"))),
-        }
-    }
-}
-
-impl Journal for Faulty {
-    fn durability(&self) -> Durability {
-        Durability::Memory
-    }
-
-    fn id(&self) -> Uuid {
-        self.inner.id()
-    }
-
-    fn append<'a>(
-        &'a self,
-        room: &'a RoomName,
-        batch: Arc<Batch>,
-    ) -> StoreFuture<'a, Position, AppendError> {
-        Box::pin(async move {
-            self.begun.fetch_add(1, Ordering::SeqCst);
-            self.gate.acquire().await.unwrap().forget();
-            let fault = self.appends.lock().unwrap().pop_front();
-            let why = || "on purpose".to_owned();
-            match fault {
-                None => self.inner.append(room, batch).await,
-                Some(Fault::Full) => Err(AppendError::Full),
-                Some(Fault::Unavailable) => Err(AppendError::Unavailable(why())),
-                Some(Fault::UnknownBefore) => Err(AppendError::Unknown(why())),
-                Some(Fault::UnknownAfter) => {
-                    self.inner.append(room, batch).await?;
-                    Err(AppendError::Unknown(why()))
-                }
-                Some(Fault::Panic) => panic!("on purpose, in the store"),
-            }
-        })
-    }
-
-    fn open<'a>(&'a self, room: &'a RoomName) -> StoreFuture<'a, Opened, ReadError> {
-        Box::pin(async move {
-            self.read_fault()?;
-            self.inner.open(room).await
-        })
-    }
-
-    fn replay<'a>(
-        &'a self,
-        room: &'a RoomName,
-        after: Position,
-        max_entries: usize,
-    ) -> StoreFuture<'a, Vec<Arc<Batch>>, ReadError> {
-        self.inner.replay(room, after, max_entries)
-    }
-
-    fn snapshot_at<'a>(
-        &'a self,
-        room: &'a RoomName,
-        until: Revision,
-    ) -> StoreFuture<'a, Option<Snapshot>, ReadError> {
-        self.inner.snapshot_at(room, until)
-    }
-
-    fn restart<'a>(
-        &'a self,
-        room: &'a RoomName,
-        after: Position,
-        snapshot: Snapshot,
-    ) -> StoreFuture<'a, Position, AppendError> {
-        self.inner.restart(room, after, snapshot)
-    }
-
-    fn rooms<'a>(
-        &'a self,
-        after: Option<&'a RoomName>,
-        max: usize,
-    ) -> StoreFuture<'a, Vec<RoomName>, ReadError> {
-        self.inner.rooms(after, max)
-    }
-
-    fn save<'a>(
-        &'a self,
-        room: &'a RoomName,
-        snapshot: Snapshot,
-    ) -> StoreFuture<'a, (), ReadError> {
-        if self.saves_fail {
-            let err = ReadError::Unavailable("on purpose".to_owned());
-            return Box::pin(std::future::ready(Err(err)));
-        }
-        self.inner.save(room, snapshot)
-    }
 }
 
 fn counter(journal: &Arc<Faulty>) -> InProcess {
@@ -382,7 +243,11 @@ fn an_owner_that_dies_closes_its_sessions_and_another_goes_on_from_what_was_comm
         ann.expect_users(2);
         ann.plus();
         assert_eq!((ann.next_state(), bob.next_state()), (life + 1, life + 1));
-        journal.appends.lock().unwrap().push_back(Fault::Panic);
+        journal
+            .appends
+            .lock()
+            .unwrap()
+            .push_back(Fault::PanicBefore);
         ann.plus();
         assert_eq!(ann.expect_close(), Some(1011));
         assert_eq!(bob.expect_close(), Some(1011));

@@ -272,7 +272,8 @@ impl Ledger {
             }
             Said::Bye { .. } | Said::Other => {}
         }
-        assert!(hearing.welcomed || *said == Said::Other, "{said:?} first");
+        let first = matches!(said, Said::Bye { .. } | Said::Other);
+        assert!(hearing.welcomed || first, "{said:?} first");
     }
 
     fn same_epoch(&mut self, epoch: &str) {

@@ -7,6 +7,7 @@
 #![allow(dead_code)]
 
 pub mod conversation;
+pub mod faulty;
 pub mod held;
 pub mod holding;
 pub mod http;
