@@ -48,6 +48,16 @@ describe("the page", () => {
     }
   }
 
+  for (const viewport of SCREENS) {
+    test(`everything fits on ${viewport.width}×${viewport.height} with a question about changes`, async () => {
+      const { page } = await openPage(browser, newRoom(), { viewport, locale: "fr-FR" });
+      await leaveUnsure(page);
+      await fits(page);
+      const boxes = await page.locator(".unsure, .unsure button").evaluateAll((all) => all.map((one) => one.getBoundingClientRect().toJSON()));
+      for (const box of boxes) assert.ok(box.left >= 0 && box.right <= viewport.width && box.height >= 44, JSON.stringify(box));
+    });
+  }
+
   test("both buttons stay on a 360×640 screen while the page is disconnected or explains something", async () => {
     const own = await startServer();
     try {
@@ -57,6 +67,8 @@ describe("the page", () => {
       await shows(page, "#room-message", /./);
       await own.kill();
       await shows(page, ".status-text", /Reconnexion/);
+      await page.click(".plus");
+      await page.locator(".pending").waitFor();
       await fits(page);
     } finally {
       await own.kill();
@@ -77,14 +89,27 @@ describe("the page", () => {
         await shows(page, ".toast", /./);
         await accessible(page);
       });
+
+      test(`a question about changes is asked well in ${colorScheme}, ${locale}`, async () => {
+        const { page, complaints } = await openPage(browser, newRoom(), { colorScheme, locale });
+        await leaveUnsure(page);
+        await shows(page, ".unsure-sum", "+8 \u22121 = 7 = 0");
+        await shows(page, ".unsure-count", /^5 \S/);
+        await shows(page, ".announcement", /5.*\+8 \u22121 = 7 = 0$/);
+        await accessible(page);
+        assert.deepEqual(complaints, []);
+      });
     }
 
     test(`axe-core finds nothing in ${colorScheme}, disconnected`, async () => {
       const own = await startServer();
       try {
         const { page } = await openPage(browser, own.url, { colorScheme });
+        await leaveUnsure(page);
         await own.kill();
         await shows(page, ".status-text", /Reconnecting/);
+        await page.click(".plus");
+        await page.locator(".pending").waitFor();
         await accessible(page);
       } finally {
         await own.kill();
@@ -202,6 +227,30 @@ describe("the page", () => {
     assert.ok(await page.locator("noscript p", { hasText: "JavaScript" }).isVisible());
   });
 });
+
+/**
+ * Leaves changes behind of which nobody knows whether they counted, and waits until the page asks about them.
+ * @param {import("playwright-core").Page} page
+ */
+async function leaveUnsure(page) {
+  await page.evaluate(async () => {
+    const opening = indexedDB.open("tallyroom", 1);
+    const database = await new Promise((resolve) => (opening.onsuccess = () => resolve(opening.result)));
+    const room = location.pathname.split("/")[2] ?? "main";
+    const actions = [{ action: "plus" }, { action: "plus", by: 7 }, { action: "minus" }, { action: "set", value: 7 }, { action: "reset" }];
+    const transaction = database.transaction("actions", "readwrite");
+    for (const [index, action] of actions.entries()) {
+      const api = `${location.origin}/api/rooms/${room}`;
+      transaction.objectStore("actions").put({ client: "gone", n: index + 1, api, action, wired: true, epoch: "gone", unsure: true });
+    }
+    await new Promise((resolve) => (transaction.oncomplete = resolve));
+    database.close();
+    const channel = new BroadcastChannel("tallyroom");
+    channel.postMessage({ type: "changed" });
+    channel.close();
+  });
+  await page.locator(".unsure").waitFor();
+}
 
 /**
  * Nothing is cut off sideways, and both buttons are large and wholly on the screen.
