@@ -99,7 +99,7 @@ class Connection {
     const base = this.#window.location?.href;
     this.#url = socketUrl(url, base);
     this.#api = options.api ? new URL(options.api, base).href : apiUrl(url, base) ?? this.#url;
-    this.#outbox = new Outbox(this.#newId(), options.apply);
+    this.#outbox = new Outbox(this.#newId(), (value, action) => this.#apply(value, action));
     this.#store = new Store(this.#window, () => this.#rescue(), () => this.#show({ durable: this.#store.durable }));
     this.#orphans = new Orphans({
       store: this.#store,
@@ -108,7 +108,7 @@ class Connection {
       newId: () => this.#newId(),
       own: () => this.#own(),
       onfound: (found) => this.#found(found),
-      onrefused: (refused, api) => api === this.#api && options.onerror?.(refused),
+      onrefused: (refused, api) => api === this.#api && this.#complain(refused),
     });
     this.#listen("addEventListener");
     this.#orphans.look();
@@ -131,6 +131,7 @@ class Connection {
   send(action) {
     const copy = JSON.parse(JSON.stringify(action));
     if (typeof copy !== "object" || copy === null || Array.isArray(copy)) throw new TypeError("an action is an object");
+    delete copy.n;
     if (!this.#snapshot.accepts || this.#outbox.pending >= MAX_PENDING) return false;
     this.#outbox.press(copy);
     this.#showActions();
@@ -179,9 +180,9 @@ class Connection {
   /** @param {any} event */
   #receive(event) {
     const { refused, holdMs, trouble } = this.#outbox.receive(event);
-    for (const one of refused) this.#options.onerror?.(one);
+    for (const one of refused) this.#complain(one);
     if (event?.type === "error" && event.n === undefined) {
-      this.#options.onerror?.({ code: String(event.code), message: String(event.message) });
+      this.#complain({ code: String(event.code), message: String(event.message) });
     }
     if (event?.type === "users" && Number.isSafeInteger(event.count) && event.count >= 0) this.#show({ users: event.count });
     if (event?.type === "bye") this.#outbox.disconnected();
@@ -340,8 +341,24 @@ class Connection {
     const before = this.#snapshot;
     const keys = /** @type {(keyof Snapshot)[]} */ (Object.keys(change));
     if (keys.every((key) => Object.is(before[key], change[key]))) return;
-    this.#snapshot = Object.freeze({ ...before, ...change });
-    this.#options.onchange?.(this.#snapshot, before);
+    const now = Object.freeze({ ...before, ...change });
+    this.#snapshot = now;
+    attempt(() => this.#options.onchange?.(now, before));
+  }
+
+  /** @param {import("./client.js").RoomError} error */
+  #complain(error) {
+    attempt(() => this.#options.onerror?.(error));
+  }
+
+  /**
+   * @param {any} value
+   * @param {any} action
+   */
+  #apply(value, action) {
+    let after = value;
+    attempt(() => (after = (this.#options.apply ?? applyToCounter)(value, action)));
+    return after;
   }
 
   #isOnline() {
@@ -357,6 +374,7 @@ class Connection {
     this.#window[verb]?.("online", this.#back);
     this.#window[verb]?.("offline", this.#doubt);
     this.#window[verb]?.("pageshow", this.#wake);
+    this.#window[verb]?.("pagehide", this.#leave);
     this.#window.document?.[verb]?.("visibilitychange", this.#wake);
   }
 
@@ -374,4 +392,23 @@ class Connection {
 
   /** A socket over a network that went away would look alive for minutes. */
   #doubt = () => this.#lost();
+
+  /** The page may be gone before what is being stored is: the last presses do not wait for it. */
+  #leave = () => {
+    const write = this.#outbox.toStoreNow();
+    if (write) this.#store.change(null, (stored) => rows.write(stored, write, this.#api));
+  };
+}
+
+/**
+ * Calls what somebody else wrote: its fault is told as any other, and does not keep us from our work.
+ * @param {() => void} call
+ */
+function attempt(call) {
+  try {
+    call();
+  } catch (error) {
+    if (typeof globalThis.reportError === "function") globalThis.reportError(error);
+    else setTimeout(() => Promise.reject(error));
+  }
 }

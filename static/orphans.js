@@ -268,6 +268,8 @@ function judge({ status, headers }, body, n) {
   if (status === 200 && typeof body.epoch === "string") return "accepted";
   if (status === 409 && body.code === "gap" && body.expected < n) return "forgotten";
   const repeated = headers.get("Idempotent-Replayed") === "true";
+  // Too large to be taken, ever: it would hold up all that comes after it.
+  if (status === 413 && !repeated) return "forgotten";
   if (typeof body.code === "string" && (REFUSED.has(status) || repeated)) return "refused";
   return "later";
 }

@@ -52,6 +52,8 @@ export class Outbox {
   #settled = 0;
   #removed = 0;
   #stored = 0;
+  /** Up to here all is stored when what is being stored is. */
+  #ahead = 0;
   #wired = 0;
   #sent = 0;
   #window = WINDOW;
@@ -114,16 +116,29 @@ export class Outbox {
   toStore() {
     if (this.#writing || this.#forgetting) return null;
     const wire = this.#mayWire();
-    const put = this.#waiting.slice(this.#stored - this.#settled).map(({ action }, index) => {
-      const n = this.#stored + 1 + index;
-      return { n, action, wired: n <= wire };
-    });
+    const put = this.#after(this.#stored).map(({ n, action }) => ({ n, action, wired: n <= wire }));
     const markTo = Math.min(this.#stored, wire);
     const mark = markTo > this.#wired ? /** @type {[number, number]} */ ([this.#wired + 1, markTo]) : null;
     const remove = this.#settled > this.#removed ? this.#settled : 0;
     if (put.length === 0 && !mark && !remove) return null;
     this.#writing = { client: this.client, epoch: this.epoch, put, mark, remove };
     return this.#writing;
+  }
+
+  /**
+   * What is to be stored at once, beside what is being stored, because the page may be gone before that has ended. It
+   * counts as stored from here on; it is not marked, so that nothing of it is sent before what is stored later is.
+   * @returns {Write | null}
+   */
+  toStoreNow() {
+    // A write that marks may come to nothing, and then all that it stores has to wait for the next.
+    if (this.#forgetting || this.#writing?.mark) return null;
+    const from = Math.max(this.#stored, this.#ahead, this.#writing?.put.at(-1)?.n ?? 0);
+    const put = this.#after(from).map((one) => ({ ...one, wired: false }));
+    if (put.length === 0) return null;
+    if (this.#writing) this.#ahead = this.#last;
+    else this.#stored = this.#last;
+    return { client: this.client, epoch: null, put, mark: null, remove: 0 };
   }
 
   /**
@@ -134,6 +149,7 @@ export class Outbox {
     const write = this.#writing;
     this.#writing = null;
     if (!write || !done) return;
+    this.#stored = Math.max(this.#stored, this.#ahead);
     this.#removed = Math.max(this.#removed, write.remove);
     if (write.mark) this.#wired = Math.max(this.#wired, write.mark[1]);
     for (const { n, wired } of write.put) {
@@ -214,7 +230,7 @@ export class Outbox {
     this.client = client;
     this.epoch = null;
     this.#stored = moved.size;
-    this.#settled = this.#removed = this.#wired = this.#sent = 0;
+    this.#settled = this.#removed = this.#ahead = this.#wired = this.#sent = 0;
     this.#landing = [];
     this.#forgetting = false;
     this.#lay();
@@ -222,11 +238,16 @@ export class Outbox {
 
   /** What waits, as it is stored: for a store that takes the place of one that failed. */
   rows() {
-    return this.#waiting.slice(0, this.#stored - this.#settled).map(({ action }, index) => {
-      const n = this.#settled + 1 + index;
+    const stored = this.#after(this.#settled).slice(0, this.#stored - this.#settled);
+    return stored.map(({ n, action }) => {
       const wired = n <= this.#wired;
       return { client: this.client, n, action, wired, epoch: wired ? this.epoch : null };
     });
+  }
+
+  /** @param {number} n settled, or later */
+  #after(n) {
+    return this.#waiting.slice(n - this.#settled).map(({ action }, index) => ({ n: n + 1 + index, action }));
   }
 
   /** The last number that may be put on the wire now. */

@@ -201,6 +201,23 @@ describe("a connection", () => {
     for (const wrong of [null, 3, "plus", [], undefined]) assert.throws(() => room?.send(/** @type {any} */ (wrong)));
   });
 
+  test("what somebody else's code throws is told, and keeps nothing from being sent", async (t) => {
+    const told = t.mock.fn();
+    globalThis.reportError = told;
+    t.after(() => Reflect.deleteProperty(globalThis, "reportError"));
+    const fail = () => {
+      throw new Error("theirs");
+    };
+    open({ onchange: fail, onerror: fail, apply: fail });
+    await becomes(isLive);
+    room?.plus();
+    room?.send({ action: "nonsense" });
+    room?.plus();
+    await becomes((now) => now.pending === 0 && now.value === 9);
+    assert.ok(told.mock.callCount() > 3);
+    assert.ok(told.mock.calls.every(({ arguments: [error] }) => error.message === "theirs"));
+  });
+
   test("what is pressed before the server answers is seen with its first state, and sent", async () => {
     open();
     for (let presses = 0; presses < 3; presses += 1) assert.equal(room?.plus(), true);

@@ -149,6 +149,26 @@ describe("clicks while the server is down", () => {
     await arrived(page, 5);
   });
 
+  test("arrive once, also if the tab goes elsewhere in the same moment", async () => {
+    await serve();
+    const page = await openWindow();
+    await visit(page);
+    await server.kill();
+    await page.locator(".notice").waitFor();
+    await page.evaluate(async () => {
+      const plus = /** @type {HTMLButtonElement} */ (document.querySelector(".plus"));
+      plus.click();
+      await null;
+      await null;
+      for (let click = 0; click < 4; click += 1) plus.click();
+      location.assign("about:blank");
+    });
+    await page.waitForURL("about:blank");
+    await serve();
+    await visit(page);
+    await arrived(page, 5);
+  });
+
   test("arrive once by another tab, if theirs was closed", async () => {
     await serve();
     const page = await openWindow();

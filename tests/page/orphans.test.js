@@ -197,6 +197,19 @@ describe("what a page left behind", () => {
     assert.equal(server.room.rev, 4);
   });
 
+  test("and is too large to be taken, ever, holds up nothing: the user is asked about it", async () => {
+    const [{ client }] = await leave(2);
+    server.onrequest = (_, response, body) => {
+      if (!body || server.requests.some(({ key }) => key && key !== `${client}:1`)) return false;
+      response.writeHead(413).end(JSON.stringify({ code: "too_large" }));
+      return true;
+    };
+    await server.start();
+    const page = openPage();
+    await becomes(page, (now) => isIdle(now) && now.unsure.length === 1 && now.value === 1);
+    assert.equal(page.snapshot.unsure[0].n, 1);
+  });
+
   test("is left to a page that says it is there", async () => {
     server.holds = true;
     const first = openPage({ BroadcastChannel });
@@ -258,6 +271,46 @@ describe("a room that was wiped meanwhile", () => {
     for (const page of found) await becomes(page, (now) => isIdle(now) && now.value === 4 && now.unsure.length === 1);
     assert.equal(server.room.rev, 4);
     await stored(1);
+  });
+
+  test("gets each press once from a page that slept through all of it", async () => {
+    const asleep = openPage({ BroadcastChannel: undefined });
+    await becomes(asleep, (now) => now.connection === "live");
+    server.mute = true;
+    asleep.plus();
+    await until(() => server.room.rev === 1, () => "nothing came");
+    await server.kill();
+    await becomes(asleep, (now) => now.connection !== "live");
+    asleep.plus();
+    asleep.plus();
+    await stored(3);
+    server.room.wipe(0);
+    server.mute = false;
+    const [{ client }] = await stored(3);
+    server.onsession = (session) => (session.client === client ? session.socket.terminate() : session.greet());
+    await server.start();
+    const awake = openPage({ BroadcastChannel: undefined });
+    await becomes(awake, (now) => isIdle(now) && now.value === 2 && now.unsure.length === 1);
+    asleep.plus();
+    server.onsession = (session) => session.greet();
+    await becomes(asleep, (now) => isIdle(now) && now.value === 3 && now.unsure.length === 1);
+    await becomes(awake, (now) => now.value === 3);
+    assert.equal(server.room.rev, 3);
+  });
+
+  test("between two pages of which one has sent another's presses: they are not sent again", async () => {
+    await server.kill();
+    const page = openPage();
+    page.plus();
+    page.plus();
+    await stored(2);
+    // Another page put the first on a wire in a life of the room that is over, and nobody knows what came of it.
+    await writeDisk((rows) => rows.map((row) => (row.n === 1 ? { ...row, wired: true, epoch: "over" } : row)));
+    await server.start();
+    await becomes(page, (now) => isIdle(now) && now.value === 1 && now.unsure.length === 1);
+    page.plus();
+    await becomes(page, (now) => now.value === 2 && now.pending === 0);
+    assert.equal(server.room.rev, 2);
   });
 
   test("of a client that is known in part takes nothing of what was on a wire", async () => {

@@ -72,6 +72,14 @@ class Life {
     };
   }
 
+  /** The page is left, and stays after all. */
+  async leave() {
+    const write = this.outbox.toStoreNow();
+    if (!write) return;
+    await this.disk?.();
+    await this.keeper.change(null, (found) => rows.write(found, write, "api"));
+  }
+
   async send() {
     if (!this.up) return;
     for (const { n, action } of this.outbox.toSend()) {
@@ -200,6 +208,7 @@ class Life {
       [10, () => this.release()],
       [10, () => this.connect()],
       [10, () => this.rename()],
+      [3, () => this.leave()],
       [2, () => this.cut()],
       [2, () => this.crash()],
       [wipes ? 1 : 0, () => this.wipe()],

@@ -85,6 +85,27 @@ describe("storing and sending", () => {
     assert.deepEqual(outbox.toStore(), first);
   });
 
+  test("what is pressed last is stored at once when the page is left, beside what is being stored", () => {
+    assert.equal(outbox.toStoreNow(), null);
+    outbox.press(PLUS);
+    outbox.toStore();
+    outbox.press(PLUS);
+    outbox.press(PLUS);
+    assert.deepEqual(outbox.toStoreNow()?.put.map(({ n, wired }) => [n, wired]), [[2, false], [3, false]]);
+    outbox.stored(true);
+    assert.equal(outbox.toStore(), null);
+    outbox.press(PLUS);
+    assert.deepEqual(outbox.toStoreNow()?.put.map(({ n }) => n), [4]);
+    assert.equal(outbox.toStore(), null);
+    welcome();
+    assert.deepEqual(outbox.toStore()?.mark, [1, 4]);
+    outbox.press(PLUS);
+    assert.equal(outbox.toStoreNow(), null, "the mark may come to nothing");
+    outbox.stored(true);
+    store();
+    assert.deepEqual(sent(), [1, 2, 3, 4, 5]);
+  });
+
   test("never more than the window is on the wire", () => {
     press(10);
     welcome({ window: 4 });
