@@ -5,7 +5,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::{
-    PLUS, Server,
+    PLUS, Server, await_that,
     http::{Answer, get, request, request_with},
     v1::V1,
 };
@@ -32,6 +32,11 @@ fn with_entries(count: u64) -> (Server, Uuid) {
         ann.send_plus(first..=last);
         ann.expect_ack(last);
     }
+    drop(ann);
+    // Its leaving changes the count of users, which is a part of what is read.
+    await_that("it has left", || {
+        get(server.port(), "/api/rooms/main").json()["users"] == 0
+    });
     (server, client)
 }
 
