@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, path::Path};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use serde_json::Value;
 use tallyroom::{check::check, journal::disk::FILE, model::counter::Counter};
 use uuid::Uuid;
@@ -73,21 +73,19 @@ impl Kept {
             return Self::default();
         };
         let mut kept = Self::begin(&database, number);
-        let batches = "SELECT entries, id, after_id FROM batches WHERE room = ?1 AND rev > ?2
-            ORDER BY rev, part";
+        let batches = "SELECT after_rev, clients, entries, id, after_id FROM batches
+            WHERE room = ?1 AND rev > ?2 ORDER BY rev, part";
         let mut batches = database.prepare(batches).unwrap();
-        let text = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-        let rows = batches.query_map((number, kept.after), text).unwrap();
+        let mut rows = batches.query((number, kept.after)).unwrap();
         let mut before = None;
-        for row in rows {
-            let (entries, id, after): (String, String, Option<String>) = row.unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            let (id, after): (String, Option<String>) = (row.get(3).unwrap(), row.get(4).unwrap());
             assert!(
                 before.is_none() || before == after,
                 "{id} follows another batch"
             );
             before = Some(id);
-            let entries: Vec<Value> = serde_json::from_str(&entries).unwrap();
-            kept.entries.extend(entries.iter().map(Entry::read));
+            kept.entries.extend(Entry::of_row(row));
         }
         kept
     }
@@ -116,6 +114,26 @@ impl Kept {
 }
 
 impl Entry {
+    /// The entries of a batch, as `row.rs` says that they stand there.
+    fn of_row(row: &Row<'_>) -> Vec<Self> {
+        let json = |column| {
+            let text: Option<String> = row.get(column).unwrap();
+            text.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap())
+        };
+        let (after, clients, entries) = (row.get::<_, u64>(0).unwrap(), json(1), json(2));
+        let entry = |(rev, entry): (u64, &Value)| Self {
+            rev,
+            client: entry[0]
+                .as_u64()
+                .and_then(|place| id(&clients[place as usize])),
+            n: entry[1].as_u64(),
+            action: entry[2].clone(),
+            value: None,
+        };
+        let entries = entries.as_array().unwrap();
+        (after + 1..).zip(entries).map(entry).collect()
+    }
+
     pub fn read(entry: &Value) -> Self {
         Self {
             rev: entry["rev"].as_u64().unwrap(),
