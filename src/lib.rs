@@ -18,7 +18,8 @@
 //! [`room`] is the owner: judge, append, tell. [`rooms`] starts owners and puts them to rest.
 //!
 //! **Second floor: transport.** [`session`] is the actor of one WebSocket. [`socket`] checks who is
-//! let in and carries sessions. [`http`] serves the page and assembles the routes.
+//! let in and carries sessions. [`http`] serves the page and assembles the routes. [`client`] is the
+//! other end: a client of a room for programs.
 //!
 //! **Top.** [`config`] reads flags, [`listen`] binds addresses, [`server`] builds the parts, serves
 //! and drains.
@@ -58,6 +59,7 @@
 //! ```
 
 pub mod check;
+pub mod client;
 pub mod config;
 pub mod deliver;
 pub mod entry;

@@ -19,6 +19,7 @@ pub mod placeholders;
 pub mod posts;
 pub mod raw;
 pub mod v1;
+pub mod scripted;
 
 use std::{
     io::{BufRead, BufReader},

@@ -1,0 +1,124 @@
+//! How a server is reached: HTTP and WebSocket by awc, TLS by rustls with the certificates that the system trusts.
+
+use std::{sync::Arc, time::Duration};
+
+use actix_codec::Framed;
+use awc::{
+    BoxedSocket, Connector,
+    error::{ConnectError, SendRequestError, WsClientError},
+    http::header,
+    ws::Codec,
+};
+use rustls::{ClientConfig, RootCertStore, crypto::ring};
+
+use crate::{
+    client::{address::Address, machine::Loss},
+    ids::{ClientId, RoomName},
+};
+
+/// The subprotocol that is spoken, as it is named in a handshake.
+const PROTOCOL: &str = "tallyroom.v1";
+/// How long a host may take to be found and to take a connection, and then again to agree on TLS.
+const CONNECT_WITHIN: Duration = Duration::from_secs(8);
+
+/// No server can be reached by TLS.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TlsError {
+    #[error("this system has no certificates to trust{}", because(.0))]
+    NoCertificates(Option<String>),
+    #[error("TLS cannot be set up: {0}")]
+    Setup(String),
+}
+
+/// Makes what sends requests to a server.
+///
+/// It follows no redirects, and waits for an answer for as long as its caller does.
+///
+/// # Errors
+///
+/// The address asks for TLS and this system trusts nobody.
+pub fn client(address: &Address) -> Result<awc::Client, TlsError> {
+    let mut connector = Connector::new()
+        .timeout(CONNECT_WITHIN)
+        .handshake_timeout(CONNECT_WITHIN);
+    if address.is_secure() {
+        connector = connector.rustls_0_23(Arc::new(tls()?));
+    }
+    let client = awc::Client::builder()
+        .connector(connector)
+        .disable_redirects()
+        .disable_timeout();
+    Ok(client.finish())
+}
+
+fn tls() -> Result<ClientConfig, TlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found.errors.first().map(ToString::to_string);
+        return Err(TlsError::NoCertificates(why));
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|err| TlsError::Setup(err.to_string()))?;
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    // A WebSocket of awc is one of HTTP/1.1.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Opens a socket of a room as a client.
+///
+/// # Errors
+///
+/// What the machine makes of it that there is none.
+pub async fn open(
+    http: awc::Client,
+    address: &Address,
+    room: &RoomName,
+    client: ClientId,
+    max_message_bytes: usize,
+) -> Result<Framed<BoxedSocket, Codec>, Loss> {
+    let tokens = [PROTOCOL.to_owned(), format!("client.{}", client.0)];
+    let request = http
+        .ws(address.socket(room))
+        .protocols(tokens)
+        .max_frame_size(max_message_bytes);
+    let (response, framed) = request.connect().await.map_err(|err| loss(&err))?;
+    let chosen = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
+    match chosen.is_some_and(|chosen| chosen == PROTOCOL) {
+        true => Ok(framed),
+        false => Err(Loss::Foreign),
+    }
+}
+
+fn loss(err: &WsClientError) -> Loss {
+    match err {
+        WsClientError::InvalidResponseStatus(status) => Loss::Denied(status.as_u16()),
+        WsClientError::SendRequest(err) => Loss::Cut(sentence(err)),
+        err => Loss::Cut(format!("the server answered wrongly: {err}")),
+    }
+}
+
+/// Why a request was not answered, for people.
+pub fn sentence(err: &SendRequestError) -> String {
+    match err {
+        SendRequestError::Connect(ConnectError::Resolver(err)) => {
+            format!("the host is not known: {err}")
+        }
+        SendRequestError::Connect(ConnectError::NoRecords) => "the host is not known".to_owned(),
+        SendRequestError::Connect(ConnectError::Timeout) => "the host does not answer".to_owned(),
+        SendRequestError::Connect(ConnectError::Io(err)) => err.to_string(),
+        SendRequestError::Connect(ConnectError::Disconnected) | SendRequestError::Response(_) => {
+            "the connection broke".to_owned()
+        }
+        SendRequestError::Send(err) => format!("the connection broke: {err}"),
+        err => err.to_string(),
+    }
+}
+
+fn because(why: &Option<String>) -> String {
+    why.as_ref()
+        .map_or_else(String::new, |why| format!(": {why}"))
+}
