@@ -10,7 +10,8 @@ use std::{
 use actix_web::rt::time::timeout;
 use serde_json::json;
 use support::{
-    PATIENCE,
+    PATIENCE, Server,
+    network::Network,
     scripted::{Guest, epoch, play},
 };
 use tallyroom::client::{BuildError, Client, Connection, End, SendError, View};
@@ -440,4 +441,173 @@ async fn a_server_that_is_not_there_is_tried_again_and_the_reason_is_shown() {
     let patience = Duration::from_millis(100);
     let error = soon(client.send_within(plus(), patience)).await;
     assert_eq!(error, Err(SendError::TimedOut { sent: false }));
+}
+
+/// Sends actions all at once, of which every tenth is one that the room refuses, and gives what the others add.
+async fn count_by(client: &Client, actions: u64) -> i64 {
+    let sending: Vec<_> = (1..=actions)
+        .map(|nth| {
+            let client = client.clone();
+            let by = if nth % 10 == 0 { 0 } else { nth };
+            let action = json!({"action": "plus", "by": by});
+            actix_web::rt::spawn(async move { (by, client.send(action).await) })
+        })
+        .collect();
+    let mut sum = 0;
+    for sent in sending {
+        match soon(sent).await.unwrap() {
+            (0, Err(SendError::Refused(why))) => assert_eq!(why.code, "bad_field"),
+            (by, Ok(_)) if by > 0 => sum += by as i64,
+            other => panic!("{other:?}"),
+        }
+    }
+    sum
+}
+
+fn value(view: &View) -> i64 {
+    let state = view.state.as_ref().unwrap();
+    state.value.as_i64().unwrap()
+}
+
+/// The value that a newcomer sees.
+async fn value_at(url: &str) -> i64 {
+    let client = connect(url);
+    let view = see(&client, |view| view.connection == Connection::Live).await;
+    value(&view)
+}
+
+#[actix_web::test]
+async fn what_is_settled_is_seen_by_everybody() {
+    let server = Server::start(&[]);
+    let url = format!("http://localhost:{}", server.port());
+    let (one, other) = (connect(&url), connect(&url));
+    let settled = soon(one.send(plus())).await.unwrap();
+    let view = see(&other, |view| {
+        view.state
+            .as_ref()
+            .is_some_and(|state| state.rev >= settled.rev)
+    })
+    .await;
+    let state = view.state.unwrap();
+    assert_eq!((state.epoch, &*state.value), (settled.epoch, &json!(1)));
+    see(&other, |view| {
+        view.users.is_some_and(|users| users.count == 2)
+    })
+    .await;
+    soon(one.close()).await;
+    see(&other, |view| {
+        view.users.is_some_and(|users| users.count == 1)
+    })
+    .await;
+    let refused = soon(other.send(json!({"action": "dance"}))).await;
+    let Err(SendError::Refused(why)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(why.code, "unknown_action");
+}
+
+#[actix_web::test]
+async fn more_than_the_rate_are_sent_in_the_end() {
+    let server = Server::start(&["--session-rate", "200"]);
+    let url = format!("http://127.0.0.1:{}", server.port());
+    let sum = count_by(&connect(&url), 1_000).await;
+    assert_eq!(value_at(&url).await, sum);
+}
+
+#[actix_web::test]
+async fn a_bad_network_neither_loses_nor_doubles_an_action() {
+    let server = Server::start(&["--heartbeat", "500ms"]);
+    let network = Network::to(server.port());
+    let url = network.url();
+    let (client, other) = (connect(&url), connect(&url));
+    let trouble = std::thread::spawn(move || {
+        for round in 0_u64..12 {
+            let moment = Duration::from_millis(20 + round * 37 % 150);
+            std::thread::sleep(moment);
+            match round % 4 {
+                0 => network.cut(),
+                // The client hears nothing of what is settled before the cut.
+                1 => network.lose_what_servers_say(true),
+                2 => network.lose_what_clients_say(true),
+                _ => network.delay(Duration::from_millis(5)),
+            }
+            std::thread::sleep(moment);
+            network.lose_what_servers_say(false);
+            network.lose_what_clients_say(false);
+            network.cut();
+        }
+        network.delay(Duration::ZERO);
+        network
+    });
+    let (mut sum, mut rounds) = (0, 0);
+    while rounds < 3 || !trouble.is_finished() {
+        let (one, two) = tokio::join!(count_by(&client, 100), count_by(&other, 100));
+        sum += one + two;
+        rounds += 1;
+    }
+    trouble.join().unwrap();
+    let direct = format!("http://127.0.0.1:{}", server.port());
+    assert_eq!(value_at(&direct).await, sum);
+}
+
+#[actix_web::test]
+async fn a_server_that_is_killed_again_and_again_takes_each_action_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("disk:{}", folder.path().display());
+    let start = move || Server::start(&["--store", &store]);
+    let network = Network::to(0);
+    let url = network.url();
+    let (client, other) = (connect(&url), connect(&url));
+    let trouble = std::thread::spawn(move || {
+        for round in 0_u64..6 {
+            let server = start();
+            network.lead_to(server.port());
+            std::thread::sleep(Duration::from_millis(150 + round * 61 % 200));
+            if round % 2 == 1 {
+                network.lose_what_servers_say(true);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            server.signal("KILL");
+            drop(server);
+            network.lose_what_servers_say(false);
+        }
+        let server = start();
+        network.lead_to(server.port());
+        (server, network)
+    });
+    let (mut sum, mut rounds) = (0, 0);
+    while rounds < 3 || !trouble.is_finished() {
+        let (one, two) = tokio::join!(count_by(&client, 100), count_by(&other, 100));
+        sum += one + two;
+        rounds += 1;
+    }
+    let (server, _network) = trouble.join().unwrap();
+    let direct = format!("http://127.0.0.1:{}", server.port());
+    assert_eq!(value_at(&direct).await, sum);
+}
+
+#[actix_web::test]
+async fn a_room_that_lost_its_memory_is_told_what_was_never_sent_and_nothing_else() {
+    let server = Server::start(&[]);
+    let network = Network::to(server.port());
+    let client = connect(&network.url());
+    soon(client.send(plus())).await.unwrap();
+    network.lose_what_clients_say(true);
+    let lost = actix_web::rt::spawn({
+        let client = client.clone();
+        async move { client.send(plus()).await }
+    });
+    // It is on the wire as soon as the client was given the time to send it.
+    let patience = Duration::from_millis(500);
+    let error = soon(client.send_within(plus(), patience))
+        .await
+        .unwrap_err();
+    assert_eq!(error, SendError::TimedOut { sent: true });
+    let another = Server::start(&[]);
+    network.lead_to(another.port());
+    network.lose_what_clients_say(false);
+    network.cut();
+    assert_eq!(soon(lost).await.unwrap(), Err(SendError::Unsure));
+    soon(client.send(plus())).await.unwrap();
+    assert_eq!(value_at(&network.url()).await, 1);
 }

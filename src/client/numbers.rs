@@ -280,7 +280,7 @@ impl Numbers {
             last_answered: false,
         });
         pause.until = pause.until.max(until);
-        pause.from = retry.expected;
+        pause.from = pause.from.min(retry.expected);
         pause.last_answered |= retry.n == pause.last;
         Ok(())
     }

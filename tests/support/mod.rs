@@ -14,12 +14,13 @@ pub mod http;
 pub mod in_process;
 pub mod kept;
 pub mod ledger;
+pub mod network;
 pub mod numbered;
 pub mod placeholders;
 pub mod posts;
 pub mod raw;
-pub mod v1;
 pub mod scripted;
+pub mod v1;
 
 use std::{
     io::{BufRead, BufReader},
