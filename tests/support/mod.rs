@@ -6,6 +6,7 @@
 // Each test file is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
+pub mod attending;
 pub mod conversation;
 pub mod faulty;
 pub mod held;
