@@ -35,6 +35,7 @@ pub mod event;
 pub mod machine;
 pub mod numbers;
 pub mod transport;
+pub mod watched;
 
 use std::{
     sync::Arc,
@@ -62,6 +63,7 @@ use self::{
     connection::{Driver, Ends, Submission, Target},
     machine::{Machine, Outcome},
     numbers::{Action, Verdict},
+    watched::Ended,
 };
 
 /// How many actions may wait to be taken by the client's task, beside those that it has.
@@ -193,7 +195,7 @@ impl Builder {
     pub fn connect(self) -> Result<Client, BuildError> {
         let address: Address = self.url.parse()?;
         let target = Target {
-            http: transport::client(&address)?,
+            http: transport::client(&address, &Ended::default())?,
             address,
             room: self.room.parse()?,
             max_message_bytes: self.max_message_bytes,

@@ -1,10 +1,16 @@
 //! The command line: flags over `TALLYROOM_…` variables over defaults, checked before a port opens.
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+pub mod commands;
+pub mod values;
 
-use bytesize::ByteSize;
+use std::{fmt, path::PathBuf, str::FromStr};
+
 use clap::{Args, Parser, Subcommand};
 
+use self::{
+    commands::Ask,
+    values::{Count, Size, Span},
+};
 use crate::{
     journal::disk::Keep,
     limits::Limits,
@@ -33,15 +39,15 @@ pub enum Command {
     /// Serves the counter page and the rooms' sockets (this is also done without a command)
     #[command(max_term_width = 100)]
     Serve(Box<Serve>),
+    #[command(flatten)]
+    Ask(Ask),
 }
 
 impl Cli {
-    /// What to serve, by whichever way it was said.
-    pub fn into_serve(self) -> Serve {
-        match self.command {
-            Some(Command::Serve(serve)) => *serve,
-            None => self.serve,
-        }
+    /// What to do: where no command is named, to serve.
+    pub fn into_command(self) -> Command {
+        let serve = || Command::Serve(Box::new(self.serve));
+        self.command.unwrap_or_else(serve)
     }
 }
 
@@ -285,79 +291,6 @@ impl fmt::Display for Store {
     }
 }
 
-/// A number of bytes; `None` is written 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size(pub Option<usize>);
-
-impl FromStr for Size {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const ALLOWED: &str = "allowed is a size such as 65536, 64KiB or 1MiB; 0: no limit";
-        let ByteSize(bytes) = text.parse().map_err(|_| ALLOWED)?;
-        let bytes = usize::try_from(bytes).map_err(|_| ALLOWED)?;
-        Ok(Self(Some(bytes).filter(|bytes| *bytes > 0)))
-    }
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = self.0.unwrap_or(0);
-        match bytes {
-            0 => f.write_str("0"),
-            bytes if bytes % (1 << 20) == 0 => write!(f, "{}MiB", bytes >> 20),
-            bytes if bytes % (1 << 10) == 0 => write!(f, "{}KiB", bytes >> 10),
-            bytes => write!(f, "{bytes}"),
-        }
-    }
-}
-
-/// A duration; `None` is written 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span(pub Option<Duration>);
-
-impl FromStr for Span {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const ALLOWED: &str = "allowed is a duration such as 200ms, 30s or 12h; 0: no limit";
-        /// Times further off than this cannot be reckoned with everywhere.
-        const MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-        let span = humantime::parse_duration(text).map_err(|_| ALLOWED)?;
-        Ok(Self(Some(span.min(MAX)).filter(|span| !span.is_zero())))
-    }
-}
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            None => f.write_str("0"),
-            Some(span) => humantime::format_duration(span).fmt(f),
-        }
-    }
-}
-
-/// A number of things; `None` is written 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count(pub Option<u32>);
-
-impl FromStr for Count {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let count: u32 = text
-            .parse()
-            .map_err(|_| "allowed is a whole number up to 4294967295; 0: no limit")?;
-        Ok(Self(Some(count).filter(|count| *count > 0)))
-    }
-}
-
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.unwrap_or(0).fmt(f)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -366,7 +299,10 @@ mod tests {
 
     fn parse(args: &[&str]) -> Result<Serve, clap::Error> {
         let args = std::iter::once("tallyroom").chain(args.iter().copied());
-        Cli::try_parse_from(args).map(Cli::into_serve)
+        match Cli::try_parse_from(args)?.into_command() {
+            Command::Serve(serve) => Ok(*serve),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -428,16 +364,6 @@ mod tests {
             for part in [flag, value, allowed] {
                 assert!(said.contains(part), "{said}");
             }
-        }
-    }
-
-    #[test]
-    fn sizes_and_durations_read_back_as_they_are_written() {
-        for size in ["0", "1", "1000", "64KiB", "16MiB"] {
-            assert_eq!(size.parse::<Size>().unwrap().to_string(), size);
-        }
-        for span in ["0", "200ms", "30s", "12h"] {
-            assert_eq!(span.parse::<Span>().unwrap().to_string(), span);
         }
     }
 }

@@ -21,8 +21,8 @@
 //! let in and carries sessions. [`http`] serves the page and assembles the routes. [`client`] is the
 //! other end: a client of a room for programs.
 //!
-//! **Top.** [`config`] reads flags, [`listen`] binds addresses, [`server`] builds the parts, serves
-//! and drains.
+//! **Top.** [`config`] reads flags, [`command`] asks a running server, [`listen`] binds addresses,
+//! [`server`] builds the parts, serves and drains.
 //!
 //! # Put into an `App` of one's own
 //!
@@ -60,6 +60,7 @@
 
 pub mod check;
 pub mod client;
+pub mod command;
 pub mod config;
 pub mod deliver;
 pub mod entry;

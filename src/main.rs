@@ -1,12 +1,18 @@
 //! The program: parse, start logging, run, exit code.
 
-use std::{io, process::ExitCode, sync::Arc};
+use std::{
+    fmt::Display,
+    io,
+    process::{self, ExitCode},
+    sync::Arc,
+};
 
 use actix_web::rt;
 use clap::Parser;
 use env_logger::Env;
 use tallyroom::{
-    config::{Cli, Serve, Store},
+    command,
+    config::{Cli, Command, Serve, Store},
     http::page::Page,
     journal::{Journal, disk::DiskJournal, memory::MemoryJournal},
     listen,
@@ -16,21 +22,34 @@ use tallyroom::{
 };
 
 fn main() -> ExitCode {
-    let serve = Cli::parse().into_serve();
-    let log = Env::new().filter_or("TALLYROOM_LOG", default_log());
+    let asked = Cli::parse().into_command();
+    let log = Env::new().filter_or("TALLYROOM_LOG", default_log(&asked));
     env_logger::Builder::from_env(log).init();
-    match rt::System::new().block_on(run(serve)) {
-        Ok(()) => ExitCode::SUCCESS,
+    let system = rt::System::new();
+    match asked {
+        Command::Serve(serve) => status(system.block_on(run(*serve))).into(),
+        // A host's name that is still looked up would keep the system from ending.
+        Command::Ask(ask) => process::exit(status(system.block_on(command::run(ask))).into()),
+    }
+}
+
+fn status<E: Display>(done: Result<(), E>) -> u8 {
+    match done {
+        Ok(()) => 0,
         Err(err) => {
             eprintln!("tallyroom: {err}");
-            ExitCode::FAILURE
+            1
         }
     }
 }
 
-fn default_log() -> String {
+fn default_log(asked: &Command) -> String {
     // What actix says of its own start and stop is said by us; what clients do wrong is no error.
-    std::env::var("RUST_LOG").unwrap_or_else(|_| "info,actix_server=warn,actix_http=off".to_owned())
+    let default = match asked {
+        Command::Serve(_) => "info,actix_server=warn,actix_http=off",
+        Command::Ask(_) => "off",
+    };
+    std::env::var("RUST_LOG").unwrap_or_else(|_| default.to_owned())
 }
 
 async fn run(serve: Serve) -> io::Result<()> {

@@ -598,7 +598,7 @@ async fn a_room_that_lost_its_memory_is_told_what_was_never_sent_and_nothing_els
         async move { client.send(plus()).await }
     });
     // It is on the wire as soon as the client was given the time to send it.
-    let patience = Duration::from_millis(500);
+    let patience = Duration::from_secs(1);
     let error = soon(client.send_within(plus(), patience))
         .await
         .unwrap_err();

@@ -70,6 +70,7 @@ const FLOORS: [&[&str]; 5] = [
         "client/address",
         "client/connection",
         "client/transport",
+        "client/watched",
     ],
     &[
         "journal/memory",
@@ -81,7 +82,23 @@ const FLOORS: [&[&str]; 5] = [
         "journal/disk/trim",
         "journal/disk/writer",
     ],
-    &["check", "config", "listen", "server", "lib", "main"],
+    &[
+        "check",
+        "config",
+        "config/commands",
+        "config/values",
+        "listen",
+        "server",
+        "command",
+        "command/action",
+        "command/journal",
+        "command/report",
+        "command/request",
+        "command/transfer",
+        "command/watch",
+        "lib",
+        "main",
+    ],
 ];
 
 /// What the ground floor does not know.
@@ -171,7 +188,7 @@ fn the_ground_floor_knows_nothing_of_the_outside_world() {
 #[test]
 fn imports_are_read_however_they_are_written() {
     let text = "use crate::{\n    entry::{\n        Batch,\n        Entry,\n    },\n    ids::RoomName,\n    socket::{Sockets, admission::Admission},\n};\n\
-                use crate::room::{\n    frames::Frames,\n    load::Load,\n};\nuse super::classic;\npub use self::counter::Counter;\nlet x = crate::rate::Rate::new();\n";
+                use crate::room::{\n    messages::Join,\n    load::Load,\n};\nuse super::classic;\npub use self::counter::Counter;\nlet x = crate::rate::Rate::new();\n";
     let read = imports(
         "protocol",
         &text.replace("super::classic", "super::protocol::classic"),
@@ -181,8 +198,8 @@ fn imports_are_read_however_they_are_written() {
         "ids",
         "protocol/classic",
         "rate",
-        "room/frames",
         "room/load",
+        "room/messages",
         "socket",
         "socket/admission",
     ];

@@ -3,16 +3,24 @@
 use std::{sync::Arc, time::Duration};
 
 use actix_codec::Framed;
+use actix_service::{Service, fn_service};
+use actix_tls::connect::{
+    ConnectInfo, Connection as TcpConnection, Connector as TcpConnector, Resolver,
+};
 use awc::{
     BoxedSocket, Connector,
     error::{ConnectError, SendRequestError, WsClientError},
-    http::header,
+    http::{Uri, header},
     ws::Codec,
 };
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 
 use crate::{
-    client::{address::Address, machine::Loss},
+    client::{
+        address::Address,
+        machine::Loss,
+        watched::{Ended, Watched},
+    },
     ids::{ClientId, RoomName},
 };
 
@@ -30,15 +38,25 @@ pub enum TlsError {
     Setup(String),
 }
 
-/// Makes what sends requests to a server.
+/// Makes what sends requests to a server, one after the other; `ended` tells of the last connection.
 ///
 /// It follows no redirects, and waits for an answer for as long as its caller does.
 ///
 /// # Errors
 ///
 /// The address asks for TLS and this system trusts nobody.
-pub fn client(address: &Address) -> Result<awc::Client, TlsError> {
+pub fn client(address: &Address, ended: &Ended) -> Result<awc::Client, TlsError> {
+    let ended = ended.clone();
+    let tcp = TcpConnector::new(Resolver::default()).service();
+    let watched = fn_service(move |asked: ConnectInfo<Uri>| {
+        let (connecting, ended) = (tcp.call(asked), ended.clone());
+        async move {
+            let (io, asked) = connecting.await?.into_parts();
+            Ok(TcpConnection::new(asked, Watched::new(io, ended)))
+        }
+    });
     let mut connector = Connector::new()
+        .connector(watched)
         .timeout(CONNECT_WITHIN)
         .handshake_timeout(CONNECT_WITHIN);
     if address.is_secure() {

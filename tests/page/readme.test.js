@@ -3,8 +3,9 @@
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
 import { on, once } from "node:events";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
-import { resolve } from "node:path";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
 import { after, test } from "node:test";
 import { promisify } from "node:util";
 import WebSocket from "ws";
@@ -48,7 +49,9 @@ async function serve(command, options = {}) {
 test("every block is of a kind that is run here", () => {
   const known = ["sh", "python", "js", "rust,no_run"];
   assert.deepEqual(blocks.filter(({ language }) => !known.includes(language)), []);
-  assert.deepEqual(only("sh"), ["cargo run --release\n", "./tests/run\n"]);
+  const [serving, testing, asking, ...rest] = only("sh");
+  assert.deepEqual([serving, testing, rest], ["cargo run --release\n", "./tests/run\n", []]);
+  assert.match(asking, /^(tallyroom .*\n)+$/);
 });
 
 test("at most 60 words stand before the first command", () => {
@@ -63,6 +66,18 @@ test("the first command serves the page", async () => {
   child.kill("SIGTERM");
   const [code] = await once(child, "exit");
   assert.equal(code, 0);
+});
+
+test("the commands ask the server", async () => {
+  const server = await startServer();
+  const folder = await mkdtemp(join(tmpdir(), "readme-"));
+  const path = `${dirname(resolve(process.env.TALLYROOM_BIN ?? ""))}:${process.env.PATH}`;
+  const env = { ...process.env, PATH: path, TALLYROOM_URL: server.url };
+  const { stdout } = await run("bash", ["-euc", only("sh")[2]], { cwd: folder, env });
+  assert.deepEqual(stdout.split("\n"), ["2", "-5", "imported 2 rooms", ""]);
+  assert.match(await readFile(`${folder}/door.csv`, "utf8"), /^rev,.*\r\n1,.*,2\r\n$/);
+  await rm(folder, { recursive: true });
+  await server.kill();
 });
 
 test("the program in Python counts", async () => {

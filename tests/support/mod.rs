@@ -21,6 +21,7 @@ pub mod placeholders;
 pub mod posts;
 pub mod raw;
 pub mod scripted;
+pub mod tls;
 pub mod v1;
 
 use std::{
