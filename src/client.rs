@@ -34,7 +34,9 @@ pub mod connection;
 pub mod event;
 pub mod machine;
 pub mod numbers;
+pub mod timeouts;
 pub mod transport;
+pub mod view;
 pub mod watched;
 
 use std::{
@@ -54,9 +56,9 @@ use crate::{
 pub use self::{
     address::{Address, InvalidAddress},
     event::{State, Users},
-    machine::{Connection, End, View},
     numbers::InvalidAction,
     transport::TlsError,
+    view::{Connection, End, View},
 };
 
 use self::{

@@ -29,6 +29,8 @@ const FLOORS: [&[&str]; 5] = [
         "outbox",
         "client/event",
         "client/numbers",
+        "client/timeouts",
+        "client/view",
         "client/machine",
     ],
     &[

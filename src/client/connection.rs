@@ -27,9 +27,10 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::{
     client::{
         address::Address,
-        machine::{Effect, Loss, Machine, Outcome, View},
+        machine::{Effect, Loss, Machine, Outcome},
         numbers::{Action, Ticket},
         transport,
+        view::View,
     },
     ids::{ClientId, RoomName},
 };

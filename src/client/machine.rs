@@ -6,15 +6,16 @@
 //! no use. What is sent by it is the business of [`Numbers`].
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
-    sync::Arc,
+    collections::VecDeque,
     time::{Duration, Instant},
 };
 
 use crate::{
     client::{
-        event::{Event, Fault, State, Users, Welcome},
+        event::{Event, Fault, State, Welcome},
         numbers::{Action, Breach, Numbers, Standing, Ticket, Verdict, Withdrawn},
+        timeouts::Timeouts,
+        view::{Connection, End, View},
     },
     ids::ClientId,
     rejection::Rejection,
@@ -72,46 +73,6 @@ pub enum Loss {
     Denied(u16),
     /// The server took the connection but does not speak `tallyroom.v1`.
     Foreign,
-}
-
-/// Why a client does not come back.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum End {
-    /// By this program itself.
-    #[error("the client was closed")]
-    Closed,
-    /// The server closed the connection with a code that says so; what it said before, if anything.
-    #[error("the server closed the connection with {code}: {}", told(*.code, .message.as_deref()))]
-    ByServer { code: u16, message: Option<String> },
-    /// The handshake was answered with this HTTP status.
-    #[error("the server refused the connection with the status {0}")]
-    Denied(u16),
-    #[error("the server does not speak tallyroom.v1")]
-    Foreign,
-}
-
-/// How the connection stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Connection {
-    /// The first try, or another one, is underway.
-    Connecting,
-    /// What is shown is current.
-    Live,
-    /// It is lost for this reason and will be tried again.
-    Lost(Arc<str>),
-    /// It will not be tried again.
-    Ended(End),
-}
-
-/// What a client knows of its room: the newest of everything.
-#[derive(Clone, Debug, PartialEq)]
-pub struct View {
-    pub connection: Connection,
-    /// The last state that was told; `None` before the first.
-    pub state: Option<State>,
-    /// The last count that was told; `None` before the first.
-    pub users: Option<Users>,
 }
 
 #[derive(Debug)]
@@ -437,36 +398,6 @@ impl Machine {
     }
 }
 
-/// Until when callers wait for their actions, earliest first.
-#[derive(Default)]
-struct Timeouts {
-    by_time: BTreeSet<(Instant, Ticket)>,
-    by_ticket: HashMap<Ticket, Instant>,
-}
-
-impl Timeouts {
-    fn set(&mut self, ticket: Ticket, at: Instant) {
-        self.by_time.insert((at, ticket));
-        self.by_ticket.insert(ticket, at);
-    }
-
-    fn remove(&mut self, ticket: Ticket) {
-        if let Some(at) = self.by_ticket.remove(&ticket) {
-            self.by_time.remove(&(at, ticket));
-        }
-    }
-
-    fn first(&self) -> Option<Instant> {
-        self.by_time.first().map(|(at, _)| *at)
-    }
-
-    fn next_by(&mut self, now: Instant) -> Option<Ticket> {
-        let (_, ticket) = self.by_time.first().filter(|(at, _)| *at <= now).copied()?;
-        self.remove(ticket);
-        Some(ticket)
-    }
-}
-
 fn fresh_id(chance: &mut Chance) -> ClientId {
     let bytes = chance().to_be_bytes();
     ClientId(uuid::Builder::from_random_bytes(bytes).into_uuid())
@@ -480,21 +411,6 @@ fn is_final(status: u16) -> bool {
 
 fn believed(millis: u64) -> Duration {
     Duration::from_millis(millis).min(MAX_BELIEVED)
-}
-
-fn told(code: u16, message: Option<&str>) -> String {
-    let meaning = match code {
-        1000 => "it is done",
-        1002 => "this client broke the protocol",
-        1007 => "a message was not UTF-8",
-        1009 => "a message was too large",
-        4401 => "a token is missing or expired",
-        4403 => "this is not allowed",
-        4404 => "the room was deleted",
-        4409 => "a newer session of this client took its place",
-        _ => "it gives no reason",
-    };
-    message.unwrap_or(meaning).to_owned()
 }
 
 #[cfg(test)]

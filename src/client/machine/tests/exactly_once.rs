@@ -1,7 +1,7 @@
 //! Any interleaving of cuts, late and doubled messages, crashes, retries, timeouts and wiped rooms against a model of
 //! a room: what the client tells of an action is what the room did, once.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
