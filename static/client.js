@@ -17,6 +17,7 @@
 import { apiUrl, randomId, socketUrl } from "./address.js";
 import { comesBack, delay } from "./backoff.js";
 import { applyToCounter } from "./counter.js";
+import { attempt } from "./faults.js";
 import { Orphans } from "./orphans.js";
 import { Outbox } from "./outbox.js";
 import * as rows from "./rows.js";
@@ -398,17 +399,4 @@ class Connection {
     const write = this.#outbox.toStoreNow();
     if (write) this.#store.change(null, (stored) => rows.write(stored, write, this.#api));
   };
-}
-
-/**
- * Calls what somebody else wrote: its fault is told as any other, and does not keep us from our work.
- * @param {() => void} call
- */
-function attempt(call) {
-  try {
-    call();
-  } catch (error) {
-    if (typeof globalThis.reportError === "function") globalThis.reportError(error);
-    else setTimeout(() => Promise.reject(error));
-  }
 }

@@ -11,6 +11,7 @@
  * holds its effect but not its number. The protocol has no POST on condition of an epoch that would close this.
  */
 import { bounded, delay } from "./backoff.js";
+import { report } from "./faults.js";
 import * as rows from "./rows.js";
 
 /** @typedef {import("./rows.js").Row} Row */
@@ -110,9 +111,8 @@ export class Orphans {
         await this.#round();
         this.#tries = 0;
       } catch (error) {
-        // Anything else than "later" is a fault: it must not silence this page for good, nor be tried in a circle.
-        const afterMs = error instanceof Later ? error.afterMs : 0;
-        pause = Math.max(afterMs, delay(this.#tries, this.#around.random()));
+        if (!(error instanceof Later) && !this.#closed) report(error);
+        pause = Math.max(error instanceof Later ? error.afterMs : 0, delay(this.#tries, this.#around.random()));
         this.#tries += 1;
       }
     }

@@ -148,12 +148,17 @@ class DatabaseKeeper {
       const actions = transaction.objectStore(ACTIONS);
       transaction.onabort = () => reject(transaction.error ?? new Error("the transaction was aborted"));
       const carryOut = (/** @type {Row[]} */ rows) => {
-        const { put = [], remove = [], result } = decide(rows);
-        for (const one of remove) actions.delete(/** @type {IDBKeyRange} */ (this.#bound(one)));
-        for (const row of put) actions.put(row);
-        transaction.oncomplete = () => resolve(result);
-        // Not to wait for the answers lets it be written even where the page is closed right after the press.
-        transaction.commit?.();
+        try {
+          const { put = [], remove = [], result } = decide(rows);
+          for (const one of remove) actions.delete(/** @type {IDBKeyRange} */ (this.#bound(one)));
+          for (const row of put) actions.put(row);
+          transaction.oncomplete = () => resolve(result);
+          // Not to wait for the answers lets it be written even where the page is closed right after the press.
+          transaction.commit?.();
+        } catch (error) {
+          reject(error);
+          transaction.abort();
+        }
       };
       if (range === null) carryOut([]);
       else actions.getAll(this.#bound(range)).onsuccess = ({ target }) => carryOut(/** @type {any} */ (target).result);

@@ -137,6 +137,16 @@ describe("a database", () => {
     assert.deepEqual((await store.read("all")).map(({ n }) => n), [1, 2]);
   });
 
+  test("writes all of a change or nothing", async () => {
+    const window = { indexedDB: new IDBFactory(), IDBKeyRange };
+    const store = new Store(window, () => [], () => {});
+    await store.change(null, put(row("a", 1)));
+    await store.change(null, () => ({ remove: [["a", 1, 1]], put: [row("a", 2), row("a", 3, { action: () => {} })], result: null }));
+    const next = new Store(window, () => [], () => {});
+    assert.deepEqual(await next.read("all"), [row("a", 1)]);
+    await next.close();
+  });
+
   test("that cannot be opened is replaced by memory", async () => {
     for (const open of [() => { throw new Error("no"); }, () => { const asked = /** @type {any} */ ({}); setImmediate(() => asked.onerror()); return asked; }]) {
       const store = new Store({ indexedDB: { open } }, () => [], () => {});
