@@ -1,6 +1,7 @@
-//! The commands that ask a running server. What they find goes to standard output, all else to standard error.
+//! The commands beside serving. What they find goes to standard output, all else to standard error.
 
 mod action;
+mod check;
 mod journal;
 mod report;
 mod request;
@@ -9,7 +10,7 @@ mod watch;
 
 use std::io::ErrorKind;
 
-pub use self::report::Failure;
+pub use self::{check::check, report::Failure};
 
 use crate::{
     config::commands::{Ask, SetArgs, StepArgs},

@@ -39,6 +39,8 @@ pub enum Command {
     /// Serves the counter page and the rooms' sockets (this is also done without a command)
     #[command(max_term_width = 100)]
     Serve(Box<Serve>),
+    #[command(max_term_width = 100)]
+    Check(CheckArgs),
     #[command(flatten)]
     Ask(Ask),
 }
@@ -49,6 +51,23 @@ impl Cli {
         let serve = || Command::Serve(Box::new(self.serve));
         self.command.unwrap_or_else(serve)
     }
+}
+
+/// Verifies a data folder and prints what it found, a line for each room
+///
+/// Revisions go on without gaps, each batch names the one before it, and what happened makes the states
+/// and the settled numbers that the snapshots hold. It changes nothing, and a server may have the folder
+/// open. Damage ends it with 1 and names the room and the revision.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// The data folder, as `disk:DIR`
+    #[arg(
+        long,
+        value_name = "STORE",
+        default_value = "disk:data",
+        env = "TALLYROOM_STORE"
+    )]
+    pub store: Store,
 }
 
 /// How to serve.

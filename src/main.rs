@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     let system = rt::System::new();
     match asked {
         Command::Serve(serve) => status(system.block_on(run(*serve))).into(),
+        Command::Check(check) => status(command::check(&check)).into(),
         // A host's name that is still looked up would keep the system from ending.
         Command::Ask(ask) => process::exit(status(system.block_on(command::run(ask))).into()),
     }
@@ -47,7 +48,7 @@ fn default_log(asked: &Command) -> String {
     // What actix says of its own start and stop is said by us; what clients do wrong is no error.
     let default = match asked {
         Command::Serve(_) => "info,actix_server=warn,actix_http=off",
-        Command::Ask(_) => "off",
+        Command::Check(_) | Command::Ask(_) => "off",
     };
     std::env::var("RUST_LOG").unwrap_or_else(|_| default.to_owned())
 }

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Stdio};
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -273,5 +273,45 @@ fn a_folder_that_is_missing_is_not_made() {
     let missing = parent.path().join("missing");
     let said = check_all(&missing).1.unwrap_err().to_string();
     assert!(said.contains("missing"), "{said}");
+    assert!(!missing.exists());
+}
+
+#[test]
+fn the_command_prints_a_line_for_each_room_and_ends_with_what_is_damaged() {
+    let folder = folder(2);
+    let store = format!("disk:{}", folder.path().display());
+    let run = || {
+        let mut command = support::command(&["check", "--store", &store]);
+        command.stdout(Stdio::piped()).output().unwrap()
+    };
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let sound = run();
+    assert_eq!(sound.status.code(), Some(0));
+    let lines = text(&sound.stdout);
+    assert_eq!(lines.lines().count(), 3);
+    assert!(
+        lines.contains("room door: sound, revision 9, entries kept from 1 on"),
+        "{lines}"
+    );
+    assert!(text(&sound.stderr).contains("3 rooms, all sound"));
+
+    let database = Connection::open(folder.path().join(FILE)).unwrap();
+    database
+        .execute_batch("DELETE FROM batches WHERE room = 1 AND rev = 3")
+        .unwrap();
+    let damaged = run();
+    assert_eq!(damaged.status.code(), Some(1));
+    assert!(text(&damaged.stdout).contains("room main: sound"));
+    assert!(text(&damaged.stderr).contains("room door is damaged at revision 3: "));
+
+    let missing = folder.path().join("missing");
+    let missing_store = format!("disk:{}", missing.display());
+    for (store, code) in [(&*missing_store, 1), ("memory", 1), ("floppy", 2)] {
+        let output = support::command(&["check", "--store", store])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(code), "{store}");
+        assert!(!output.stderr.is_empty());
+    }
     assert!(!missing.exists());
 }

@@ -93,6 +93,7 @@ const FLOORS: [&[&str]; 5] = [
         "server",
         "command",
         "command/action",
+        "command/check",
         "command/journal",
         "command/report",
         "command/request",

@@ -197,5 +197,5 @@ export async function setValue(url, value) {
 /** A folder that is gone after the test. */
 export async function scratch() {
   const path = await mkdtemp(join(tmpdir(), "tallyroom-page-"));
-  return { path, remove: () => rm(path, { recursive: true, force: true }) };
+  return { path, remove: () => rm(path, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 }) };
 }
