@@ -66,13 +66,13 @@ fn kill_often(kills: u64, mut rng: Rng) {
                 break;
             }
         }
-        let server = site.finish();
+        let last = site.finish();
         let ended = acting.into_iter();
         let ledgers: Vec<_> = ended
             .map(|(room, client)| (room, client.join().unwrap()))
             .collect();
         for room in ROOMS {
-            check(&server, room, &ledgers);
+            check(&last.server, room, &ledgers);
         }
         ledgers
     });

@@ -30,6 +30,23 @@ pub struct Now {
     pub port: Option<u16>,
     /// It is the last, and is not killed.
     pub last: bool,
+    /// There will be none any more: the test failed.
+    pub over: bool,
+}
+
+/// The server that lives to the end of the test.
+pub struct Last<'a> {
+    pub server: Server,
+    site: &'a Site,
+}
+
+impl Drop for Last<'_> {
+    fn drop(&mut self) {
+        self.site.set(Now {
+            over: true,
+            ..Now::default()
+        });
+    }
 }
 
 impl Site {
@@ -46,6 +63,7 @@ impl Site {
     pub fn find(&self) -> (u16, bool) {
         let mut now = self.now.lock().unwrap();
         loop {
+            assert!(!now.over, "the server is gone for good");
             if let Some(port) = now.port {
                 return (port, now.last);
             }
@@ -56,9 +74,9 @@ impl Site {
     /// The server is gone: waits until it is known to be, so that nobody asks a dead one again and again.
     pub fn lost(&self, port: u16) {
         let now = self.now.lock().unwrap();
-        let gone = |now: &mut Now| now.port == Some(port) && !now.last;
+        let same = |now: &mut Now| now.port == Some(port) && !now.last;
         let waited = Duration::from_millis(20);
-        drop(self.changed.wait_timeout_while(now, waited, gone).unwrap());
+        drop(self.changed.wait_timeout_while(now, waited, same).unwrap());
     }
 
     pub fn told(&self) {
@@ -98,7 +116,7 @@ impl Site {
         let mut server = Server::spawn(command(&flags));
         self.set(Now {
             port: Some(server.port()),
-            last: false,
+            ..Now::default()
         });
         // Sometimes after a few events, sometimes after many; but a slow machine need not get so far.
         let most = 1 << rng.u32(1..12);
@@ -115,14 +133,15 @@ impl Site {
     }
 
     /// Starts a server that lives.
-    pub fn finish(&self) -> Server {
+    pub fn finish(&self) -> Last<'_> {
         let flags = self.flags("0");
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let server = Server::spawn(command(&flags));
         self.set(Now {
             port: Some(server.port()),
             last: true,
+            over: false,
         });
-        server
+        Last { server, site: self }
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     thread,
+    time::Duration,
 };
 
 use fastrand::Rng;
@@ -57,10 +58,16 @@ impl Witness {
         ledger
     }
 
-    fn hear(&mut self, session: &mut Numbered, watched: &Watched) -> Result<Said, Ended> {
-        let said = session.hear(&mut self.ledger, PATIENCE)?;
-        let said = said.unwrap_or_else(|| panic!("nothing was told: {:?}", self.ledger));
-        self.notes.push((watched.now(), Note::Heard(said.clone())));
+    fn hear(
+        &mut self,
+        session: &mut Numbered,
+        watched: &Watched,
+        patience: Duration,
+    ) -> Result<Option<Said>, Ended> {
+        let said = session.hear(&mut self.ledger, patience)?;
+        if let Some(said) = &said {
+            self.notes.push((watched.now(), Note::Heard(said.clone())));
+        }
         Ok(said)
     }
 
@@ -81,7 +88,7 @@ impl Witness {
         };
         let mut go_on = || -> Result<(), Ended> {
             while !session.hearing.welcomed {
-                self.hear(&mut session, watched)?;
+                self.hear(&mut session, watched, PATIENCE)?;
             }
             let unsettled = self.ledger.settled() + 1..=self.ledger.last();
             session.send_numbers(&self.ledger, unsettled)?;
@@ -108,14 +115,21 @@ impl Witness {
         let left = rng.u64(..40);
         let mut hold = Hold::default();
         while hold.is_on() || self.ledger.last() - self.ledger.settled() > left {
-            let before = self.ledger.settled();
-            hold.heed(&self.hear(session, watched)?);
-            acked.fetch_add(self.ledger.settled() - before, Ordering::Relaxed);
-            if hold.is_on() {
-                thread::sleep(hold.left());
-                let from = hold.due().unwrap_or(0).max(self.ledger.settled() + 1);
+            if let Some(from) = hold.due() {
+                let from = from.max(self.ledger.settled() + 1);
                 session.send_numbers(&self.ledger, from..=self.ledger.last())?;
             }
+            let before = self.ledger.settled();
+            let said = self.hear(session, watched, hold.left())?;
+            if let Some(said) = &said {
+                hold.heed(said);
+            }
+            assert!(
+                said.is_some() || hold.is_on(),
+                "nothing was told: {:?}",
+                self.ledger
+            );
+            acked.fetch_add(self.ledger.settled() - before, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -151,10 +165,12 @@ impl Story {
         signal: &str,
         mut done: impl FnMut(&Watched, u64) -> bool,
     ) {
-        let mut server = self.watched.start(flags);
+        let server = self.watched.start(flags);
         let acked = AtomicU64::new(0);
         let (watched, port) = (&self.watched, server.port());
         thread::scope(|scope| {
+            // Killed where this fails, so that nobody is left who waits for it.
+            let mut server = server;
             for witness in &mut self.witnesses {
                 let mut rng = self.rng.fork();
                 let acked = &acked;
@@ -162,15 +178,14 @@ impl Story {
             }
             let (shown, sent) = (&mut self.shown, &mut self.sent);
             let mut rng = self.rng.fork();
-            let server_ref = &server;
-            let classic = server_ref.client_in(&format!("/r/{CLASSIC}"));
+            let classic = server.client_in(&format!("/r/{CLASSIC}"));
             scope.spawn(move || act_without_numbers(classic, watched, shown, sent, &mut rng));
             await_that("there was enough", || {
                 done(watched, acked.load(Ordering::Relaxed))
             });
             server.signal(signal);
+            server.await_exit();
         });
-        server.await_exit();
     }
 }
 
