@@ -293,7 +293,7 @@ fn the_command_prints_a_line_for_each_room_and_ends_with_what_is_damaged() {
         lines.contains("room door: sound, revision 9, entries kept from 1 on"),
         "{lines}"
     );
-    assert!(text(&sound.stderr).contains("3 rooms, all sound"));
+    assert!(text(&sound.stderr).contains("all sound; rooms: 3"));
 
     let database = Connection::open(folder.path().join(FILE)).unwrap();
     database

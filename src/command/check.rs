@@ -31,7 +31,7 @@ pub fn check(args: &CheckArgs) -> Result<(), Failure> {
     checked.map_err(|err| describe(&err, args))?;
     let quiet = |err: &io::Error| err.kind() == io::ErrorKind::BrokenPipe;
     printed.or_else(|err| if quiet(&err) { Ok(()) } else { Err(err) })?;
-    eprintln!("{}: {rooms} rooms, all sound", folder.display());
+    eprintln!("{}: all sound; rooms: {rooms}", folder.display());
     Ok(())
 }
 

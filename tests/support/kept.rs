@@ -121,16 +121,18 @@ impl Entry {
             text.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap())
         };
         let (after, clients, entries) = (row.get::<_, u64>(0).unwrap(), json(1), json(2));
-        let entry = |(rev, entry): (u64, &Value)| Self {
+        let entry = |(rev, (entry, nth)): (u64, (&Value, u64))| Self {
             rev,
             client: entry[0]
                 .as_u64()
                 .and_then(|place| id(&clients[place as usize])),
-            n: entry[1].as_u64(),
+            n: entry[1].as_u64().map(|n| n + nth),
             action: entry[2].clone(),
             value: None,
         };
-        let entries = entries.as_array().unwrap();
+        let times = |run: &Value| run.get(3).map_or(1, |times| times.as_u64().unwrap());
+        let runs = entries.as_array().unwrap().iter();
+        let entries = runs.flat_map(|run| (0..times(run)).map(move |nth| (run, nth)));
         (after + 1..).zip(entries).map(entry).collect()
     }
 

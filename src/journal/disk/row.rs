@@ -2,10 +2,12 @@
 //! what a commit writes.
 //!
 //! `entries` is `[[0,17,{"action":"plus"}],…]`: the place of the client in `clients`, its number, the
-//! action; `null` for who did not say. Revisions go on from the batch before.
+//! action; `null` for who did not say. A fourth element says how many times it was asked for in a row,
+//! number after number. Revisions go on from the batch before.
 
 use std::collections::HashMap;
 
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
@@ -43,69 +45,111 @@ impl Columns {
 }
 
 fn encode(entries: &[Entry]) -> (Vec<ClientId>, String) {
-    /// More than most entries need.
-    const ENTRY: usize = 40;
     let mut clients = Vec::new();
     let mut places = HashMap::new();
-    // What one client sent comes in a row.
-    let mut last = None;
-    let mut json = String::with_capacity(entries.len() * ENTRY);
-    let mut digits = itoa::Buffer::new();
-    for entry in entries {
-        json.push(if json.is_empty() { '[' } else { ',' });
-        let number = entry.client.zip(entry.n).map(|(client, n)| {
-            let place = match last {
-                Some((same, place)) if same == client => place,
-                _ => *places.entry(client).or_insert_with(|| {
-                    clients.push(client);
-                    clients.len() - 1
-                }),
-            };
-            last = Some((client, place));
+    let mut json = String::from("[");
+    for run in runs(entries) {
+        if json.len() > 1 {
+            json.push(',');
+        }
+        let client = run[0].client.zip(run[0].n);
+        let number = client.map(|(client, n)| {
+            let place = *places.entry(client).or_insert_with(|| {
+                clients.push(client);
+                clients.len() - 1
+            });
             (place, n)
         });
-        match number {
-            Some((place, n)) => {
-                json.push('[');
-                json.push_str(digits.format(place));
-                json.push(',');
-                json.push_str(digits.format(n));
-                json.push(',');
-            }
-            None => json.push_str("[null,null,"),
-        }
-        json.push_str(entry.action.get());
-        json.push(']');
+        push(&mut json, number, run[0].action.get(), run.len());
     }
-    json.push_str(if json.is_empty() { "[]" } else { "]" });
+    json.push(']');
     (clients, json)
 }
 
-type Stored = (Option<usize>, Option<u64>, Box<RawValue>);
+/// What one client asked for several times in a row, number after number.
+fn runs(entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
+    entries.chunk_by(|one, next| {
+        let follows = match (one.n, next.n) {
+            (Some(n), Some(after)) => after == n + 1,
+            (None, None) => true,
+            _ => false,
+        };
+        follows && one.client == next.client && one.action.get() == next.action.get()
+    })
+}
+
+fn push(json: &mut String, number: Option<(usize, u64)>, action: &str, times: usize) {
+    let mut digits = itoa::Buffer::new();
+    match number {
+        Some((place, n)) => {
+            json.push('[');
+            json.push_str(digits.format(place));
+            json.push(',');
+            json.push_str(digits.format(n));
+            json.push(',');
+        }
+        None => json.push_str("[null,null,"),
+    }
+    json.push_str(action);
+    if times > 1 {
+        json.push(',');
+        json.push_str(digits.format(times));
+    }
+    json.push(']');
+}
+
+/// An element of `entries`.
+#[derive(Deserialize)]
+struct Run {
+    place: Option<usize>,
+    n: Option<u64>,
+    action: Box<RawValue>,
+    #[serde(default = "once")]
+    times: u64,
+}
+
+fn once() -> u64 {
+    1
+}
 
 /// Reads what [`Columns`] wrote; `after` is the revision before the batch.
 ///
 /// # Errors
 ///
-/// Where it is no such JSON, or names a client that is not there.
+/// Where it is no such JSON, names a client that is not there, or holds more than a batch may.
 pub fn decode(
     after: Revision,
     clients: Option<&str>,
     entries: &str,
 ) -> Result<Vec<Entry>, serde_json::Error> {
+    /// More than any batch holds: a damaged one must not fill the memory.
+    const MOST: u64 = 1 << 20;
     let clients: Vec<ClientId> = clients.map_or(Ok(Vec::new()), serde_json::from_str)?;
-    let stored: Vec<Stored> = serde_json::from_str(entries)?;
-    let entry = |(nth, (place, n, action)): (u64, Stored)| {
+    let runs: Vec<Run> = serde_json::from_str(entries)?;
+    let mut entries = Vec::new();
+    for run in runs {
         let unknown = || serde::de::Error::custom("an entry of a client that is not there");
-        let client = place.map(|place| clients.get(place).copied().ok_or_else(unknown));
-        Ok(Entry {
-            rev: Revision(after.0 + nth),
-            client: client.transpose()?,
-            n,
-            action,
-        })
-    };
-    (1..).zip(stored).map(entry).collect()
+        let client = run
+            .place
+            .map(|place| clients.get(place).ok_or_else(unknown));
+        let client = client.transpose()?.copied();
+        if run.times.saturating_add(entries.len() as u64) > MOST {
+            return Err(serde::de::Error::custom(
+                "more entries than a batch may hold",
+            ));
+        }
+        entries.extend((0..run.times).map(|nth| Entry {
+            // Each one's place comes below.
+            rev: after,
+            client,
+            n: run.n.map(|n| n + nth),
+            action: run.action.clone(),
+        }));
+    }
+    for (rev, entry) in (after.0 + 1..).zip(&mut entries) {
+        entry.rev = Revision(rev);
+    }
+    Ok(entries)
 }
 
 #[cfg(test)]
@@ -115,34 +159,75 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn entries_come_back_as_they_were() {
-        let (ann, bob) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let said = [
-            (Some(ann), Some(1)),
-            (Some(ann), Some(2)),
-            (None, None),
-            (Some(bob), Some(7)),
-            (Some(ann), Some(3)),
-        ];
-        let entries: Vec<_> = (8..)
-            .zip(said)
-            .map(|(rev, (client, n))| Entry {
-                rev: Revision(rev),
-                client: client.map(ClientId),
-                n,
-                action: to_raw_value(&rev).unwrap(),
-            })
-            .collect();
+    fn entries(said: &[(Option<u128>, Option<u64>, u64)]) -> Vec<Entry> {
+        let entry = |(rev, (client, n, action)): (u64, &(Option<u128>, Option<u64>, u64))| Entry {
+            rev: Revision(rev),
+            client: client.map(|id| ClientId(Uuid::from_u128(id))),
+            n: *n,
+            action: to_raw_value(action).unwrap(),
+        };
+        (8..).zip(said).map(entry).collect()
+    }
+
+    #[track_caller]
+    fn comes_back(said: &[(Option<u128>, Option<u64>, u64)], json: &str) {
+        let entries = entries(said);
         let columns = Columns::of(&entries, &[]).unwrap();
-        let json = "[[0,1,8],[0,2,9],[null,null,10],[1,7,11],[0,3,12]]";
         assert_eq!(columns.entries, json);
         let read = decode(Revision(7), columns.clients.as_deref(), &columns.entries).unwrap();
-        assert_eq!(format!("{read:?}"), format!("{entries:?}"));
         let ids = |entries: &[Entry]| entries.iter().map(|entry| entry.client).collect::<Vec<_>>();
         assert_eq!(ids(&read), ids(&entries));
-        assert!(decode(Revision(7), Some("[]"), json).is_err());
-        let none = Columns::of(&[], &[]).unwrap();
-        assert_eq!((none.clients, none.entries.as_str()), (None, "[]"));
+        assert_eq!(format!("{read:?}"), format!("{entries:?}"));
+    }
+
+    #[test]
+    fn entries_come_back_as_they_were() {
+        let (ann, bob) = (Some(1), Some(2));
+        comes_back(&[], "[]");
+        comes_back(
+            &[
+                (ann, Some(1), 8),
+                (ann, Some(2), 9),
+                (None, None, 9),
+                (bob, Some(7), 5),
+                (ann, Some(3), 5),
+            ],
+            "[[0,1,8],[0,2,9],[null,null,9],[1,7,5],[0,3,5]]",
+        );
+    }
+
+    #[test]
+    fn what_is_asked_for_again_and_again_is_written_once() {
+        let (ann, bob) = (Some(1), Some(2));
+        comes_back(
+            &[
+                (ann, Some(1), 5),
+                (ann, Some(2), 5),
+                (ann, Some(3), 5),
+                (bob, Some(4), 5),
+                (bob, Some(6), 5),
+                (None, None, 5),
+                (None, None, 5),
+            ],
+            "[[0,1,5,3],[1,4,5],[1,6,5],[null,null,5,2]]",
+        );
+    }
+
+    #[test]
+    fn what_was_never_written_is_not_read() {
+        let ann = serde_json::to_string(&[ClientId(Uuid::from_u128(1))]).unwrap();
+        let clients = Some(ann.as_str());
+        for damaged in [
+            "",
+            "{}",
+            "[[1,1,5]]",
+            "[[0,1]]",
+            "[[0,1,5,-1]]",
+            "[[0,1,5,2000000]]",
+            "[[0,1,5,18446744073709551615]]",
+        ] {
+            assert!(decode(Revision(7), clients, damaged).is_err(), "{damaged}");
+        }
+        assert!(decode(Revision(7), None, "[[0,1,5]]").is_err());
     }
 }
