@@ -250,6 +250,10 @@ impl Acting {
             [Ended(Some(REPLACED)), Ended(None)].contains(&ended),
             "{ended:?}"
         );
+        // What is settled otherwise from now on is later than the newer one's welcome.
+        while !session.hearing.welcomed {
+            session.hear(&mut self.ledger, Duration::from_secs(60))?;
+        }
         Ok(())
     }
 }
