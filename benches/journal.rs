@@ -1,0 +1,219 @@
+//! What durability costs: acked actions a second on disk beside memory and beside a bare loop of
+//! `pwrite` and `fdatasync`; how long one client waits for its ack; how long a large room takes to
+//! start. `benches/README.md` tells more.
+
+// What a benchmark finds goes to standard output.
+#![allow(clippy::print_stdout)]
+
+#[path = "journal/device.rs"]
+mod device;
+#[path = "journal/load.rs"]
+mod load;
+#[path = "journal/server.rs"]
+mod server;
+
+use std::{path::Path, time::Duration};
+
+use device::{Groups, Loop};
+use load::Load;
+use server::Server;
+use tempfile::TempDir;
+
+/// How much is done: a run without `--bench`, as `cargo test` makes it, only shows that all works.
+#[derive(Clone, Copy)]
+struct Size {
+    warm_up: Duration,
+    measured: Duration,
+    acks: usize,
+    entries: u64,
+    starts: usize,
+}
+
+const WHOLE: Size = Size {
+    warm_up: Duration::from_secs(1),
+    measured: Duration::from_secs(5),
+    acks: 3000,
+    entries: 1_000_000,
+    starts: 5,
+};
+
+const SHORT: Size = Size {
+    warm_up: Duration::from_millis(50),
+    measured: Duration::from_millis(200),
+    acks: 50,
+    entries: 20_000,
+    starts: 1,
+};
+
+fn main() {
+    let whole = std::env::args().any(|arg| arg == "--bench");
+    let size = if whole { WHOLE } else { SHORT };
+    let mut targets = Targets::default();
+    println!("{}", machine());
+    throughput(size, &mut targets);
+    latency(size, &mut targets);
+    start_up(size, &mut targets);
+    println!("\ntargets");
+    for (met, target) in targets.0 {
+        println!("  {} {target}", if met { "PASS" } else { "FAIL" });
+    }
+}
+
+#[derive(Default)]
+struct Targets(Vec<(bool, String)>);
+
+impl Targets {
+    fn check(&mut self, met: bool, target: String) {
+        self.0.push((met, target));
+    }
+}
+
+/// A folder on the disk that is measured, and not in memory as `/tmp` may be.
+fn folder() -> TempDir {
+    TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+fn machine() -> String {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name\t: "));
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    format!(
+        "{cores} cores, {}, Linux {}",
+        model.unwrap_or("unknown processor"),
+        kernel.trim()
+    )
+}
+
+/// Clients that pipeline, all in one room.
+fn throughput(size: Size, targets: &mut Targets) {
+    println!("\nacked actions a second, clients that pipeline in one room");
+    println!(
+        "{:>8} {:>12} {:>12} {:>12} {:>12} {:>12} {:>16} {:>14}",
+        "clients",
+        "disk",
+        "memory",
+        "loop",
+        "disk/memory",
+        "disk/loop",
+        "actions/commit",
+        "bytes/commit"
+    );
+    for clients in [1, 8, 64] {
+        let folder = folder();
+        let disk = pipelined(&Server::on_disk(folder.path()), clients, size);
+        let groups = Groups::of_folder(folder.path());
+        let memory = pipelined(&Server::in_memory(), clients, size);
+        let bare = Loop::new(folder.path()).actions_per_second(&groups, size.measured);
+        println!(
+            "{clients:>8} {disk:>12.0} {memory:>12.0} {bare:>12.0} {:>12.2} {:>12.2} {:>16.1} {:>14.0}",
+            disk / memory,
+            disk / bare,
+            groups.entries_per_group(),
+            groups.bytes_per_group(),
+        );
+        if clients == 64 {
+            let ratio = disk / memory;
+            targets.check(
+                ratio >= 0.7,
+                format!("64 clients: disk/memory {ratio:.2}, at least 0.7"),
+            );
+            targets.check(
+                disk >= 100_000.0,
+                format!("64 clients: {disk:.0} acked actions a second, at least 100000"),
+            );
+        }
+    }
+}
+
+fn pipelined(server: &Server, clients: usize, size: Size) -> f64 {
+    let mut load = Load::connect(server.port(), clients);
+    load.run_for(size.warm_up);
+    let rate = load.run_for(size.measured);
+    load.settle();
+    rate
+}
+
+/// One client that waits for each ack.
+fn latency(size: Size, targets: &mut Targets) {
+    let folder = folder();
+    let server = Server::on_disk(folder.path());
+    let mut load = Load::connect(server.port(), 1);
+    load.wait_for_each(size.acks / 10);
+    let acks = Times::of(load.wait_for_each(size.acks));
+    drop(server);
+    let bytes = Groups::of_folder(folder.path()).bytes_per_group();
+    let bare = Times::of(Loop::new(folder.path()).times(bytes as usize, size.acks));
+    println!("\none client that waits for each ack, microseconds");
+    println!("{:>14} {:>8} {:>8}", "", "p50", "p99");
+    for (name, times) in [("ack", &acks), ("loop", &bare)] {
+        println!(
+            "{name:>14} {:>8.0} {:>8.0}",
+            times.micros(0.5),
+            times.micros(0.99)
+        );
+    }
+    let ratio = |at| acks.micros(at) / bare.micros(at);
+    println!(
+        "{:>14} {:>8.2} {:>8.2}",
+        "ack/loop",
+        ratio(0.5),
+        ratio(0.99)
+    );
+    let ratio = ratio(0.5);
+    targets.check(
+        ratio <= 4.0,
+        format!("one client: {ratio:.2} times the loop's, at most 4"),
+    );
+}
+
+/// Durations, shortest first.
+struct Times(Vec<Duration>);
+
+impl Times {
+    fn of(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        Self(times)
+    }
+
+    fn micros(&self, at: f64) -> f64 {
+        let nth = ((self.0.len() - 1) as f64 * at).round() as usize;
+        self.0[nth].as_secs_f64() * 1e6
+    }
+}
+
+/// From the start of the program until the state of a large room is told.
+fn start_up(size: Size, targets: &mut Targets) {
+    let folder = folder();
+    let server = Server::on_disk(folder.path());
+    let mut load = Load::connect(server.port(), 64);
+    load.run_until(size.entries);
+    load.settle();
+    drop(server);
+    let entries = Groups::of_folder(folder.path()).entries();
+    assert!(entries >= size.entries, "{entries} entries are kept");
+    let started = |_| started(folder.path(), entries);
+    let times = Times::of((0..size.starts).map(started).collect());
+    let (median, worst) = (times.micros(0.5) / 1e3, times.micros(1.0) / 1e3);
+    println!("\nstart with {entries} entries in a room, after a kill, milliseconds");
+    println!(
+        "{:>14} {median:>8.0}\n{:>14} {worst:>8.0}",
+        "median", "worst"
+    );
+    targets.check(
+        worst < 1000.0,
+        format!("start-up: {worst:.0} ms, less than 1000"),
+    );
+}
+
+fn started(folder: &Path, entries: u64) -> Duration {
+    let start = std::time::Instant::now();
+    let server = Server::on_disk(folder);
+    let rev = server.revision();
+    let took = start.elapsed();
+    assert!(rev >= entries, "revision {rev}");
+    took
+}
