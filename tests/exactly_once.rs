@@ -15,7 +15,7 @@ use fastrand::Rng;
 use site::Site;
 use support::{
     is_long,
-    kept::Kept,
+    kept::{Kept, check_folder},
     ledger::{Ledger, verify},
     seed,
 };
@@ -77,6 +77,7 @@ fn kill_often(kills: u64, mut rng: Rng) {
         ledgers
     });
     // What is in the database is what was told by HTTP, after one kill more.
+    check_folder(folder.path());
     for room in ROOMS {
         let of_room = of_room(room, &ledgers);
         verify(&of_room, &Kept::in_folder(folder.path(), room));

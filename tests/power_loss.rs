@@ -24,8 +24,10 @@ use disk::{Disk, Loss, Records, ends};
 use fastrand::Rng;
 use layer::{Switch, serve};
 use support::{
-    Server, is_long,
-    kept::Kept,
+    PLUS, Server,
+    http::request_with,
+    is_long,
+    kept::{Kept, check_folder},
     ledger::{self, Ledger, Planned, Said},
     numbered::Numbered,
     seed,
@@ -97,6 +99,7 @@ impl Story {
                 "{value} after {shown} was shown"
             );
             drop(server);
+            check_folder(&data);
             for room in ["main", "other"] {
                 let of_room = |(witness, _): &(&traffic::Witness, &Ledger)| witness.room == room;
                 let ledgers = self.witnesses.iter().zip(&ledgers).filter(of_room);
@@ -257,6 +260,10 @@ impl Two {
         assert_eq!(newcomer.first(), self.value);
         newcomer.plus();
         newcomer.expect_error(code);
+        let (path, kind) = ("/api/rooms/main/actions", "Content-Type: application/json");
+        let answer = request_with(self.server.port(), "POST", path, &[kind], PLUS);
+        answer.assert_problem(if code == "store_full" { 507 } else { 503 }, code);
+        assert!(answer.header("retry-after").is_some(), "{answer:?}");
     }
 
     fn send_again(&mut self) {
@@ -266,6 +273,7 @@ impl Two {
 }
 
 fn verify(ledger: &Ledger, data: &Path, value: i64) {
+    check_folder(data);
     let kept = Kept::in_folder(data, "main");
     assert_eq!(ledger::verify(&[ledger], &kept), value);
 }

@@ -9,6 +9,11 @@ use uuid::Uuid;
 
 use super::{http::get, ledger::State};
 
+/// Everything in the folder is sound.
+pub fn check_folder(folder: &Path) {
+    check::<Counter>(folder, |_| {}).unwrap();
+}
+
 /// A room's entries, oldest first, and what was before them.
 #[derive(Debug, Default)]
 pub struct Kept {
@@ -61,7 +66,6 @@ impl Kept {
     /// What a database holds of a room; its journal begins with the oldest snapshot where older
     /// entries are dropped.
     pub fn in_folder(folder: &Path, room: &str) -> Self {
-        check::<Counter>(folder, |_| {}).unwrap();
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
         let database = Connection::open_with_flags(folder.join(FILE), flags).unwrap();
         let number = "SELECT room FROM rooms WHERE name = ?1";
