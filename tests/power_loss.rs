@@ -34,7 +34,7 @@ use support::{
 };
 use tallyroom::journal::disk::FILE;
 use tempfile::TempDir;
-use traffic::{CLASSIC, Story, after_power_loss};
+use traffic::{CLASSIC, End, Story, after_power_loss};
 use uuid::Uuid;
 
 const FLAGS: [&str; 4] = ["--session-rate", "0", "--keep-entries", "2000"];
@@ -127,11 +127,11 @@ impl Story {
 #[test]
 fn all_that_was_told_survives_a_loss_of_power_at_any_moment() {
     let seed = seed();
-    let (lives, count) = if is_long() { (6, 1000) } else { (3, 40) };
+    let (lives, count) = if is_long() { (6, 1000) } else { (3, 30) };
     let mut story = Story::new(seed);
     for life in 0..lives {
-        let signal = if life == 1 { "TERM" } else { "KILL" };
-        story.live(&FLAGS, signal, |_, acked| acked > 12_000);
+        let end = if life == 1 { End::Stopped } else { End::Killed };
+        story.live(&FLAGS, end, |_, acked| acked > 12_000);
     }
     let log = story.watched.log();
     let data = story.watched.data();
@@ -154,7 +154,7 @@ fn all_that_was_told_survives_a_loss_of_power_at_any_moment() {
 #[test]
 fn the_layer_sees_all_that_is_written() {
     let mut story = Story::new(seed());
-    story.live(&FLAGS, "KILL", |_, acked| acked > 3_000);
+    story.live(&FLAGS, End::Killed, |_, acked| acked > 3_000);
     let log = story.watched.log();
     let mut rng = Rng::new();
     let all = vec![log.len() as u64];
@@ -177,7 +177,7 @@ fn a_disk_that_lies_is_found_out() {
     let seed = seed();
     let mut story = Story::new(seed);
     let mut lies_from = None;
-    story.live(&FLAGS, "KILL", |watched, acked| {
+    story.live(&FLAGS, End::Killed, |watched, acked| {
         if acked > 1_000 && lies_from.is_none() {
             watched.set(Switch::SyncLies, 1);
             lies_from = Some(watched.now());
@@ -348,7 +348,7 @@ fn a_disk_that_is_full_now_and_then_loses_nothing_when_the_power_fails() {
     let seed = seed();
     let mut story = Story::new(seed);
     let mut looks = 0;
-    story.live(&FLAGS, "KILL", |watched, acked| {
+    story.live(&FLAGS, End::Killed, |watched, acked| {
         looks += 1;
         let full = looks % 40 > 20;
         watched.set(Switch::Full, full.into());
@@ -356,7 +356,7 @@ fn a_disk_that_is_full_now_and_then_loses_nothing_when_the_power_fails() {
     });
     let log = story.watched.log();
     let mut rng = Rng::with_seed(seed);
-    let at = anywhere(&log, 20, 0, &mut rng);
+    let at = anywhere(&log, 12, 0, &mut rng);
     let moments = moments(&log, at, &mut rng, Loss::random);
     story.check_all(&moments);
 }
@@ -369,7 +369,7 @@ fn a_checkpoint_whose_sync_fails_costs_nothing() {
     let mut story = Story::new(seed);
     story.watched.set(Switch::SyncOf, b'b');
     let mut begun = None;
-    story.live(&FLAGS, "KILL", |watched, acked| {
+    story.live(&FLAGS, End::Killed, |watched, acked| {
         // Not while the database is made.
         if begun.is_none() {
             begun = Some(watched.now());
@@ -379,7 +379,7 @@ fn a_checkpoint_whose_sync_fails_costs_nothing() {
     });
     let log = story.watched.log();
     let mut rng = Rng::with_seed(seed);
-    let at = anywhere(&log, 30, begun.unwrap(), &mut rng);
+    let at = anywhere(&log, 15, begun.unwrap(), &mut rng);
     let moments = moments(&log, at, &mut rng, Loss::random);
     story.check_all(&moments);
 }

@@ -20,6 +20,7 @@ pub enum Switch {
     SyncOf = 2,
     Full = 3,
     Failed = 4,
+    Die = 5,
 }
 
 /// A folder that is watched, and the log of what is asked of it.
@@ -60,6 +61,7 @@ impl Watched {
 
     /// Starts the program over the layer.
     pub fn start(&self, flags: &[&str]) -> Server {
+        self.set(Switch::Die, 0);
         let mut command = serve(&self.data(), flags);
         command
             .env("LD_PRELOAD", library())

@@ -9,7 +9,7 @@ use std::{
 use fastrand::Rng;
 use uuid::Uuid;
 
-use super::layer::Watched;
+use super::layer::{Switch, Watched};
 use crate::support::{
     Event, PATIENCE, Server, await_that,
     ledger::{Hearing, Ledger, Planned, Said},
@@ -145,6 +145,13 @@ pub struct Story {
     rng: Rng,
 }
 
+/// How a server ends.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    Killed,
+    Stopped,
+}
+
 impl Story {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
@@ -158,13 +165,8 @@ impl Story {
         }
     }
 
-    /// A life of the server, which ends by this signal when `done` says so.
-    pub fn live(
-        &mut self,
-        flags: &[&str],
-        signal: &str,
-        mut done: impl FnMut(&Watched, u64) -> bool,
-    ) {
+    /// A life of the server, which ends so when `done` says it.
+    pub fn live(&mut self, flags: &[&str], end: End, mut done: impl FnMut(&Watched, u64) -> bool) {
         let server = self.watched.start(flags);
         let acked = AtomicU64::new(0);
         let (watched, port) = (&self.watched, server.port());
@@ -183,7 +185,10 @@ impl Story {
             await_that("there was enough", || {
                 done(watched, acked.load(Ordering::Relaxed))
             });
-            server.signal(signal);
+            match end {
+                End::Killed => watched.set(Switch::Die, 1),
+                End::Stopped => server.signal("TERM"),
+            }
             server.await_exit();
         });
     }
