@@ -23,6 +23,7 @@ import { Outbox } from "./outbox.js";
 import * as rows from "./rows.js";
 import { Session } from "./session.js";
 import { Store } from "./store.js";
+import { Surroundings } from "./surroundings.js";
 
 export { apiUrl, applyToCounter, comesBack, delay, socketUrl };
 
@@ -78,6 +79,7 @@ class Connection {
   #outbox;
   #store;
   #orphans;
+  #surroundings;
   /** @type {string | null} the id that takes the place of a forgotten one, until it has */
   #fresh = null;
   /** @type {Promise<void> | null} what is being stored */
@@ -111,7 +113,15 @@ class Connection {
       onfound: (found) => this.#found(found),
       onrefused: (refused, api) => api === this.#api && this.#complain(refused),
     });
-    this.#listen("addEventListener");
+    this.#surroundings = new Surroundings(this.#window, {
+      onback: () => this.#back(),
+      // A socket over a network that went away would look alive for minutes.
+      ondoubt: () => this.#lost(),
+      // No reason to sit out the pause.
+      onwake: () => this.retryNow(),
+      onleave: () => this.#leave(),
+    });
+    this.#surroundings.listen();
     this.#orphans.look();
     this.#open();
   }
@@ -153,7 +163,7 @@ class Connection {
   retryNow() {
     if (this.#session || this.#isOver) return;
     this.#tries = 0;
-    this.#listen("addEventListener");
+    this.#surroundings.listen();
     this.#open();
   }
 
@@ -170,7 +180,7 @@ class Connection {
     clearTimeout(this.#timer);
     // While the device itself is offline, "connecting" would promise too much; it is still tried, because some
     // networks (a loopback, a virtual machine) work without what the browser takes for being online.
-    this.#show({ connection: this.#isOnline() ? "connecting" : "offline", accepts: true, retryAt: null, code: null });
+    this.#show({ connection: this.#surroundings.isOnline ? "connecting" : "offline", accepts: true, retryAt: null, code: null });
     if (this.#fresh) return;
     this.#session = new Session(this.#window, this.#url, this.#outbox.client, {
       onevent: (event) => this.#receive(event),
@@ -226,15 +236,15 @@ class Connection {
     this.#drop();
     if (this.#liveSince && Date.now() - this.#liveSince >= STEADY_AFTER_MS) this.#tries = 0;
     this.#liveSince = 0;
-    const pause = afterMs ?? delay(this.#tries, this.#random(), this.#isVisible());
+    const pause = afterMs ?? delay(this.#tries, this.#random(), this.#surroundings.isVisible);
     this.#tries += 1;
     this.#timer = setTimeout(() => this.#open(), pause);
-    this.#show({ connection: this.#isOnline() ? "waiting" : "offline", retryAt: Date.now() + pause });
+    this.#show({ connection: this.#surroundings.isOnline ? "waiting" : "offline", retryAt: Date.now() + pause });
   }
 
   /** @param {number} code */
   #end(code) {
-    this.#listen("removeEventListener");
+    this.#surroundings.ignore();
     this.#show({ connection: "closed", accepts: false, retryAt: null, code });
   }
 
@@ -362,41 +372,16 @@ class Connection {
     return after;
   }
 
-  #isOnline() {
-    return this.#window.navigator?.onLine !== false;
-  }
-
-  #isVisible() {
-    return this.#window.document?.visibilityState !== "hidden";
-  }
-
-  /** @param {"addEventListener" | "removeEventListener"} verb */
-  #listen(verb) {
-    this.#window[verb]?.("online", this.#back);
-    this.#window[verb]?.("offline", this.#doubt);
-    this.#window[verb]?.("pageshow", this.#wake);
-    this.#window[verb]?.("pagehide", this.#leave);
-    this.#window.document?.[verb]?.("visibilitychange", this.#wake);
-  }
-
-  /** Somebody looks again, or the network is back: no reason to sit out the pause. */
-  #wake = () => {
-    if (this.#isVisible()) this.retryNow();
-  };
-
   /** A try that began without a network may hang; one that begins now will not. */
-  #back = () => {
+  #back() {
     if (this.#snapshot.connection === "live") return;
     this.#drop();
     this.retryNow();
-  };
-
-  /** A socket over a network that went away would look alive for minutes. */
-  #doubt = () => this.#lost();
+  }
 
   /** The page may be gone before what is being stored is: the last presses do not wait for it. */
-  #leave = () => {
+  #leave() {
     const write = this.#outbox.toStoreNow();
     if (write) this.#store.change(null, (stored) => rows.write(stored, write, this.#api));
-  };
+  }
 }

@@ -16,7 +16,7 @@ import * as rows from "./rows.js";
 
 /** @typedef {import("./rows.js").Row} Row */
 /**
- * @typedef {object} Surroundings
+ * @typedef {object} Around
  * @property {import("./store.js").Store} store
  * @property {any} window where `fetch` and `BroadcastChannel` are found
  * @property {() => number} random
@@ -61,7 +61,7 @@ export class Orphans {
   #timer;
   #abort = new AbortController();
 
-  /** @param {Surroundings} around */
+  /** @param {Around} around */
   constructor(around) {
     this.#around = around;
     const Channel = around.window.BroadcastChannel;
