@@ -43,6 +43,7 @@ impl Conversation {
             names: Names::of_room(&self.name),
             arbiter: Arbiter::new(),
             guests: HashMap::new(),
+            done_at: Instant::now(),
         };
         let mine = |step: &&Step| step.side.is_none_or(|side| side == Side::Client);
         for step in self.steps.iter().filter(mine) {
@@ -67,6 +68,8 @@ struct Attended {
     /// Where the clients run.
     arbiter: Arbiter,
     guests: HashMap<String, Guest>,
+    /// When something was last done to a client, which it cannot have noticed before.
+    done_at: Instant,
 }
 
 /// An action that a client was asked for, and what came of it.
@@ -80,6 +83,9 @@ struct Guest {
     client: Client,
     listener: TcpListener,
     socket: Option<WebSocket<TcpStream>>,
+    /// What came when nothing was looked for any more: a connection, or a message.
+    came: Option<TcpStream>,
+    said: Option<Message>,
     acts: Arc<Mutex<Vec<Act>>>,
     /// The codes of what was refused, as they came.
     refused: Arc<Mutex<Vec<String>>>,
@@ -87,6 +93,9 @@ struct Guest {
 
 impl Attended {
     fn take(&mut self, what: &What) -> Result<(), String> {
+        if !matches!(what, What::Wait { .. }) {
+            self.done_at = Instant::now();
+        }
         match what {
             What::Connect {
                 connect, protocols, ..
@@ -160,7 +169,7 @@ impl Attended {
     }
 
     fn wait(&mut self, time: Duration) -> Result<(), String> {
-        let until = Instant::now() + time.saturating_sub(SLACK);
+        let until = self.done_at + time.saturating_sub(SLACK);
         for guest in self.guests.values_mut() {
             guest.expect_nothing(until)?;
         }
@@ -230,6 +239,8 @@ impl Guest {
             client: told.recv().unwrap(),
             listener,
             socket: None,
+            came: None,
+            said: None,
             acts: Arc::default(),
             refused: Arc::default(),
         }
@@ -237,14 +248,10 @@ impl Guest {
 
     /// Lets its next connection in, and gives the subprotocols that it offers.
     fn accept(&mut self) -> Result<Vec<String>, String> {
-        let start = Instant::now();
-        let stream = loop {
-            match self.listener.accept() {
-                Ok((stream, _)) => break stream,
-                Err(_) if start.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(2)),
-                Err(_) => return Err("it does not come".to_owned()),
-            }
-        };
+        let deadline = Instant::now() + PATIENCE;
+        self.await_connection(deadline);
+        let stream = self.came.take().ok_or("it does not come")?;
+        self.said = None;
         stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -267,7 +274,21 @@ impl Guest {
         Ok(offered)
     }
 
+    /// Waits until it comes, or until then.
+    fn await_connection(&mut self, deadline: Instant) {
+        while self.came.is_none() {
+            self.came = self.listener.accept().ok().map(|(stream, _)| stream);
+            if Instant::now() >= deadline {
+                return;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     fn read(&mut self) -> Result<Message, String> {
+        if let Some(said) = self.said.take() {
+            return Ok(said);
+        }
         let socket = self.socket.as_mut().ok_or("it has left")?;
         socket.read().map_err(|err| err.to_string())
     }
@@ -297,16 +318,19 @@ impl Guest {
         }
     }
 
-    /// Neither does it say anything until then, nor does it come.
+    /// Neither does it say anything until then, nor does it come. What is found after that may have come in time: a
+    /// busy machine looks late.
     fn expect_nothing(&mut self, until: Instant) -> Result<(), String> {
-        let left = until.saturating_duration_since(Instant::now());
         let Some(socket) = &mut self.socket else {
-            thread::sleep(left);
-            return match self.listener.accept() {
-                Ok(_) => Err("it came too early".to_owned()),
-                Err(_) => Ok(()),
+            self.await_connection(until);
+            let early = self.came.is_some() && Instant::now() < until;
+            return if early {
+                Err("it came too early".to_owned())
+            } else {
+                Ok(())
             };
         };
+        let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(());
         }
@@ -315,6 +339,10 @@ impl Guest {
         socket.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
         match came {
             Err(Error::Io(err)) if err.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
+            Ok(message) if Instant::now() >= until => {
+                self.said = Some(message);
+                Ok(())
+            }
             came => Err(format!("{came:?} came")),
         }
     }
