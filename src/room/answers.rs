@@ -19,7 +19,7 @@ use crate::{
     ids::{OwnerId, Revision, SessionId},
     protocol::{Dialect, classic, v1},
     rejection::Rejection,
-    replica::{Asked, Number, Retry, Verdict, Views},
+    replica::{Asked, Number, Retry, Verdict, Views, gap},
     settled::{First, Settled},
 };
 
@@ -135,7 +135,8 @@ struct Reply {
     errors: BytesMut,
     /// The highest number that is settled by now; 0: none of its.
     settled: u64,
-    retries: BytesMut,
+    /// What was not taken, by its number.
+    retries: Vec<(u64, Retry)>,
 }
 
 impl Replies {
@@ -157,7 +158,7 @@ impl Replies {
                 done: Underway::default(),
                 errors: BytesMut::new(),
                 settled: 0,
-                retries: BytesMut::new(),
+                retries: Vec::new(),
             });
         }
         &mut self.replies[place]
@@ -183,7 +184,7 @@ impl Replies {
                 Seat::Classic => None,
                 Seat::V1 { client, .. } => Some(committed.settled.last(client) + 1),
             };
-            reply.errors.extend_from_slice(&reply.retries);
+            push_retries(&reply.retries, next.unwrap_or(1), &mut reply.errors);
             let answer = Answer {
                 session: reply.from.session,
                 done: reply.done,
@@ -206,7 +207,7 @@ impl Reply {
                     self.error(&why, number);
                 }
             }
-            Verdict::Retry(retry) => return self.retry(&retry, number),
+            Verdict::Retry(retry) => return self.retry(retry, number),
         }
         self.settled = self.settled.max(number.map_or(0, |number| number.n));
     }
@@ -219,12 +220,23 @@ impl Reply {
         framing::push_text(json.as_bytes(), &mut self.errors);
     }
 
-    fn retry(&mut self, retry: &Retry, number: Option<Number>) {
-        let (Some(Number { n, .. }), Some(expected)) = (number, retry.expected) else {
-            return self.error(&retry.why, number);
+    fn retry(&mut self, retry: Retry, number: Option<Number>) {
+        match number {
+            Some(Number { n, .. }) => self.retries.push((n, retry)),
+            None => self.error(&retry.why, number),
+        }
+    }
+}
+
+/// What was not taken when it was judged: one that came again in time and is settled by now is left
+/// out, and the others go on from the number that is expected now.
+fn push_retries(retries: &[(u64, Retry)], expected: u64, wire: &mut BytesMut) {
+    for (n, Retry { why, after, .. }) in retries.iter().filter(|(n, _)| *n >= expected) {
+        let json = match &*why.code {
+            "gap" if *n > expected => v1::retry(*n, expected, &gap(*n, expected), *after),
+            _ => v1::retry(*n, expected, why, *after),
         };
-        let json = v1::retry(n, expected, &retry.why, retry.after);
-        framing::push_text(json.as_bytes(), &mut self.retries);
+        framing::push_text(json.as_bytes(), wire);
     }
 }
 
