@@ -91,7 +91,10 @@ export interface Room {
   discard(chosen?: readonly Unsure[]): Promise<number>;
   /** Connects at once where it would wait or was ended by the server; does nothing otherwise. */
   retryNow(): void;
-  /** Ends it. Actions that still wait are sent by the next page of this origin, where `durable` is true. */
+  /**
+   * Ends it; nothing is told from then on. Actions that still wait are sent by the next page of this origin, where
+   * `durable` is true.
+   */
   close(): void;
 }
 

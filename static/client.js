@@ -324,7 +324,8 @@ class Connection {
     const unsure = here.filter((row) => row.unsure).map(({ client, n, action }) => Object.freeze({ client, n, action }));
     const same = JSON.stringify(unsure) === JSON.stringify(this.#snapshot.unsure);
     this.#show({
-      orphans: here.filter((row) => !row.unsure).length,
+      // One's own count as pending, also once nobody here sends them any more.
+      orphans: here.filter((row) => !row.unsure && row.client !== this.#outbox.client).length,
       unsure: same ? this.#snapshot.unsure : Object.freeze(unsure),
     });
   }
@@ -349,6 +350,8 @@ class Connection {
 
   /** @param {Partial<Snapshot>} change */
   #show(change) {
+    // Who has closed a room hears nothing more of it, whatever is still under way.
+    if (this.#isOver && this.#snapshot.connection === "closed") return;
     const before = this.#snapshot;
     const keys = /** @type {(keyof Snapshot)[]} */ (Object.keys(change));
     if (keys.every((key) => Object.is(before[key], change[key]))) return;
@@ -359,7 +362,7 @@ class Connection {
 
   /** @param {import("./client.js").RoomError} error */
   #complain(error) {
-    attempt(() => this.#options.onerror?.(error));
+    if (!this.#isOver) attempt(() => this.#options.onerror?.(error));
   }
 
   /**

@@ -107,6 +107,7 @@ export class Orphans {
     while (this.#again && !this.#closed) {
       this.#again = false;
       await this.#ask();
+      if (this.#closed) break;
       try {
         await this.#round();
         this.#tries = 0;

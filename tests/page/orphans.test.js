@@ -340,6 +340,39 @@ describe("a room that was wiped meanwhile", () => {
   });
 });
 
+describe("a page that is over", () => {
+  test("is told nothing more, whatever was under way when it was closed", async () => {
+    server.mute = true;
+    let told = 0;
+    const page = connect(`${server.url}/`, { random: () => 0, window: fakeWindow(disk), onchange: () => (told += 1), onerror: () => (told += 1) });
+    pages.push(page);
+    await becomes(page, (now) => now.connection === "live");
+    page.plus();
+    page.close();
+    const last = told;
+    server.mute = false;
+    await becomes(openPage(), (now) => isIdle(now) && now.value === 1);
+    await stored(0);
+    assert.deepEqual([told, page.snapshot.connection, page.snapshot.orphans], [last, "closed", 0]);
+  });
+
+  test("does not count its own presses twice where the server ended it", async () => {
+    server.holds = true;
+    const page = openPage({ BroadcastChannel });
+    await becomes(page, (now) => now.connection === "live");
+    page.plus();
+    await until(() => server.room.flying.length === 1, () => "nothing came");
+    (await server.session()).socket.close(4403);
+    await becomes(page, (now) => now.connection === "closed");
+    const other = openPage({ BroadcastChannel });
+    await becomes(other, (now) => now.orphans === 1);
+    await other.discard();
+    // What another page says makes every page look: this one, after the other has.
+    await becomes(openPage(), (now) => now.orphans === 1);
+    assert.deepEqual([page.snapshot.pending, page.snapshot.orphans], [1, 0]);
+  });
+});
+
 describe("a store", () => {
   test("of memory keeps what waits as long as the page lives, and says so", async () => {
     disk = {};
