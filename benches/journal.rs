@@ -23,7 +23,9 @@ use tempfile::TempDir;
 #[derive(Clone, Copy)]
 struct Size {
     warm_up: Duration,
-    measured: Duration,
+    turns: usize,
+    turn: Duration,
+    /// Of one turn.
     acks: usize,
     entries: u64,
     starts: usize,
@@ -31,16 +33,18 @@ struct Size {
 
 const WHOLE: Size = Size {
     warm_up: Duration::from_secs(1),
-    measured: Duration::from_secs(5),
-    acks: 3000,
+    turns: 7,
+    turn: Duration::from_secs(1),
+    acks: 500,
     entries: 1_000_000,
     starts: 5,
 };
 
 const SHORT: Size = Size {
     warm_up: Duration::from_millis(50),
-    measured: Duration::from_millis(200),
-    acks: 50,
+    turns: 2,
+    turn: Duration::from_millis(50),
+    acks: 20,
     entries: 20_000,
     starts: 1,
 };
@@ -88,7 +92,8 @@ fn machine() -> String {
     )
 }
 
-/// Clients that pipeline, all in one room.
+/// Clients that pipeline, all in one room. Disk, memory and the loop take turns, so that whatever else
+/// the machine does falls on all of them; of each the median counts.
 fn throughput(size: Size, targets: &mut Targets) {
     println!("\nacked actions a second, clients that pipeline in one room");
     println!(
@@ -104,10 +109,24 @@ fn throughput(size: Size, targets: &mut Targets) {
     );
     for clients in [1, 8, 64] {
         let folder = folder();
-        let disk = pipelined(&Server::on_disk(folder.path()), clients, size);
+        let servers = (Server::on_disk(folder.path()), Server::in_memory());
+        let mut disk = Load::connect(servers.0.port(), clients);
+        let mut memory = Load::connect(servers.1.port(), clients);
+        for load in [&mut disk, &mut memory] {
+            load.run_for(size.warm_up);
+            load.settle();
+        }
         let groups = Groups::of_folder(folder.path());
-        let memory = pipelined(&Server::in_memory(), clients, size);
-        let bare = Loop::new(folder.path()).actions_per_second(&groups, size.measured);
+        let mut bare = Loop::new(folder.path());
+        let mut rates = [Vec::new(), Vec::new(), Vec::new()];
+        for _ in 0..size.turns {
+            for (load, rates) in [&mut disk, &mut memory].into_iter().zip(&mut rates) {
+                rates.push(load.run_for(size.turn));
+                load.settle();
+            }
+            rates[2].push(bare.actions_per_second(&groups, size.turn));
+        }
+        let [disk, memory, bare] = rates.map(median);
         println!(
             "{clients:>8} {disk:>12.0} {memory:>12.0} {bare:>12.0} {:>12.2} {:>12.2} {:>16.1} {:>14.0}",
             disk / memory,
@@ -129,44 +148,39 @@ fn throughput(size: Size, targets: &mut Targets) {
     }
 }
 
-fn pipelined(server: &Server, clients: usize, size: Size) -> f64 {
-    let mut load = Load::connect(server.port(), clients);
-    load.run_for(size.warm_up);
-    let rate = load.run_for(size.measured);
-    load.settle();
-    rate
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_unstable_by(f64::total_cmp);
+    rates[rates.len() / 2]
 }
 
-/// One client that waits for each ack.
+/// One client that waits for each ack, in turns with the loop.
 fn latency(size: Size, targets: &mut Targets) {
     let folder = folder();
     let server = Server::on_disk(folder.path());
     let mut load = Load::connect(server.port(), 1);
-    load.wait_for_each(size.acks / 10);
-    let acks = Times::of(load.wait_for_each(size.acks));
-    drop(server);
+    load.wait_for_each(size.acks);
     let bytes = Groups::of_folder(folder.path()).bytes_per_group();
-    let bare = Times::of(Loop::new(folder.path()).times(bytes as usize, size.acks));
-    println!("\none client that waits for each ack, microseconds");
-    println!("{:>14} {:>8} {:>8}", "", "p50", "p99");
-    for (name, times) in [("ack", &acks), ("loop", &bare)] {
-        println!(
-            "{name:>14} {:>8.0} {:>8.0}",
-            times.micros(0.5),
-            times.micros(0.99)
-        );
+    let mut device = Loop::new(folder.path());
+    let (mut acks, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..size.turns {
+        acks.extend(load.wait_for_each(size.acks));
+        bare.extend(device.times(bytes as usize, size.acks));
     }
+    let (acks, bare) = (Times::of(acks), Times::of(bare));
+    println!("\none client that waits for each ack, microseconds");
+    println!("{:>14} {:>8} {:>8} {:>8}", "", "p50", "p99", "p99.9");
+    let row = |name, value: &dyn Fn(f64) -> String| {
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(value);
+        println!("{name:>14} {p50:>8} {p99:>8} {p999:>8}");
+    };
+    row("ack", &|at| format!("{:.0}", acks.micros(at)));
+    row("loop", &|at| format!("{:.0}", bare.micros(at)));
     let ratio = |at| acks.micros(at) / bare.micros(at);
-    println!(
-        "{:>14} {:>8.2} {:>8.2}",
-        "ack/loop",
-        ratio(0.5),
-        ratio(0.99)
-    );
+    row("ack/loop", &|at| format!("{:.2}", ratio(at)));
     let ratio = ratio(0.5);
     targets.check(
         ratio <= 4.0,
-        format!("one client: {ratio:.2} times the loop's, at most 4"),
+        format!("one client: p50 {ratio:.2} times the loop's, at most 4"),
     );
 }
 

@@ -17,8 +17,9 @@ impl Groups {
     /// One row is a batch, and with one room a commit.
     pub fn of_folder(folder: &Path) -> Self {
         let database = Connection::open(folder.join("data").join(FILE)).unwrap();
-        let groups = "SELECT rev - after_rev, length(entries) + ifnull(length(clients), 0)
-            + length(id) + ifnull(length(after_id), 0) FROM batches ORDER BY rev, part";
+        let groups = "SELECT rev - after_rev, octet_length(entries) + octet_length(id)
+            + ifnull(octet_length(clients), 0) + ifnull(octet_length(after_id), 0)
+            FROM batches ORDER BY rev, part";
         let mut groups = database.prepare(groups).unwrap();
         let group = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
         let groups = groups.query_map([], group).unwrap();
@@ -64,13 +65,14 @@ impl Loop {
         self.at += bytes.len() as u64;
     }
 
-    /// Writes the groups over and over again.
+    /// Writes the groups over and over again, each time from another one on.
     pub fn actions_per_second(&mut self, groups: &Groups, span: Duration) -> f64 {
         let longest = groups.0.iter().map(|(_, bytes)| *bytes).max().unwrap();
         let bytes = vec![2; longest as usize];
         let start = Instant::now();
         let mut written = 0;
-        for (entries, length) in groups.0.iter().cycle() {
+        let from = self.at as usize % groups.0.len();
+        for (entries, length) in groups.0.iter().cycle().skip(from) {
             self.write(&bytes[..*length as usize]);
             written += entries;
             if start.elapsed() >= span {
