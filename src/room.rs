@@ -57,6 +57,9 @@ use crate::{
 /// remembers more clients, after as many as they are, so that writing them down stays cheap.
 const SNAPSHOT_EVERY: u64 = 10_000;
 
+/// In a busy room snapshots are this far apart, so that they cost the disk little beside the batches.
+const SNAPSHOT_APART: Duration = Duration::from_millis(100);
+
 /// How long a client is asked to wait while the store takes nothing.
 const STORE_AWAY: Duration = Duration::from_secs(1);
 
@@ -78,6 +81,7 @@ pub struct Room<M: Model> {
     /// Entries and refusals since the last snapshot.
     unsaved: u64,
     saving: bool,
+    saved_at: Option<Instant>,
     presence: Presence,
     audience: Audience,
     queue: VecDeque<Queued<M::Action>>,
@@ -118,6 +122,7 @@ impl<M: Model> Room<M> {
             shown: Shown::new(nowhere, Vec::new()),
             unsaved: 0,
             saving: false,
+            saved_at: None,
             presence: Presence::default(),
             audience: Audience::new(id, backlog_bytes),
             queue: VecDeque::new(),
@@ -277,9 +282,14 @@ impl<M: Model> Room<M> {
                 let reason = "the store has no space left; the action was not taken";
                 self.take_none(in_flight, &Rejection::new("store_full", reason), ctx);
             }
-            Err(AppendError::Unavailable(reason) | AppendError::Failed(reason)) => {
+            Err(AppendError::Unavailable(reason)) => {
                 log::warn!("room {}: {reason}", self.name);
                 let reason = "the store is away; the action was not taken, try again";
+                self.take_none(in_flight, &Rejection::new("unavailable", reason), ctx);
+            }
+            Err(AppendError::Failed(reason)) => {
+                log::warn!("room {}: {reason}", self.name);
+                let reason = "the store failed; whether the action is in shows when it is back";
                 self.take_none(in_flight, &Rejection::new("unavailable", reason), ctx);
             }
         }
@@ -420,8 +430,10 @@ impl<M: Model> Room<M> {
 
     fn snapshot_if_due(&mut self, ctx: &mut Context<Self>) {
         let due = SNAPSHOT_EVERY.max(self.replica.settled().len() as u64);
-        if !self.saving && self.unsaved >= due {
+        let apart = |saved_at: Instant| saved_at.elapsed() >= SNAPSHOT_APART;
+        if !self.saving && self.unsaved >= due && self.saved_at.is_none_or(apart) {
             self.saving = true;
+            self.saved_at = Some(Instant::now());
             let save = self.save_snapshot().into_actor(self);
             ctx.spawn(save.map(|(), room, _| room.saving = false));
         }

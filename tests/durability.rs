@@ -69,10 +69,12 @@ fn what_anybody_was_shown_survives_a_kill_at_any_moment() {
             "round {round}: {first} after {shown} was shown and {sent} sent"
         );
         let clients: Vec<_> = (0..CLIENTS).map(|_| server.client()).collect();
+        // Before any of them acts, so that all states are yet to come.
+        let mut witness = server.client();
         thread::scope(|scope| {
             let readers = clients.into_iter().map(|mut client| {
                 scope.spawn(move || {
-                    client.send_often(PLUS, SENT as usize);
+                    client.send_until_cut(PLUS, SENT as usize);
                     let mut last = first;
                     while let Event::State(_) | Event::Users(_) = {
                         let event = client.next();
@@ -87,7 +89,6 @@ fn what_anybody_was_shown_survives_a_kill_at_any_moment() {
             });
             let readers: Vec<_> = readers.collect();
             // At another moment in each round: after so many states.
-            let mut witness = server.client();
             for _ in 0..round * 97 % 700 {
                 witness.next_state();
             }

@@ -379,6 +379,14 @@ impl Client {
         let _ = written.and_then(|()| self.socket.flush());
     }
 
+    /// Sends one message so often, or until the connection is cut.
+    pub fn send_until_cut(&mut self, text: &str, times: usize) {
+        let sent = (0..times).all(|_| self.socket.write(Message::text(text)).is_ok());
+        if sent {
+            let _ = self.socket.flush();
+        }
+    }
+
     /// Sends messages in few writes and without reading.
     pub fn send_all(&mut self, texts: impl IntoIterator<Item = String>) {
         for text in texts {

@@ -27,7 +27,7 @@ const FORMAT: i64 = 2;
 
 /// Large pages are few writes for a large batch; a small one costs hardly more, since the fsync is
 /// most of it.
-const PAGE_BYTES: u32 = 16 * 1024;
+pub const PAGE_BYTES: usize = 16 * 1024;
 
 const TABLES: &str = "
 CREATE TABLE meta (
@@ -199,7 +199,17 @@ fn durable(connection: &Connection) -> rusqlite::Result<()> {
     // Only a database that has no tables yet takes it.
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // The writer does it itself, when whoever waited has been answered: a commit says nothing of a
+    // checkpoint of its own that failed.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)
+}
+
+/// Brings what is in the write-ahead log into the database, as far as no reader needs it there.
+///
+/// One that fails loses nothing: the log keeps what it has, and the next begins where it was.
+pub fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 
 fn create(connection: &mut Connection, model: ModelId) -> rusqlite::Result<()> {

@@ -12,7 +12,12 @@ use std::{
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
 use tokio::sync::oneshot;
 
-use super::{reader, row::Columns, trim};
+use super::{
+    reader,
+    row::Columns,
+    schema::{self, PAGE_BYTES},
+    trim,
+};
 use crate::{
     entry::{Batch, Position, Snapshot},
     ids::{Epoch, Revision, RoomName},
@@ -27,6 +32,15 @@ const MAX_CONFLICT_ENTRIES: usize = 10_000;
 
 /// How many rooms' ends are remembered before all are looked up again.
 const MAX_HEADS: usize = 100_000;
+
+/// How many pages the write-ahead log has when they are brought into the database.
+const CHECKPOINT_PAGES: usize = 1000;
+
+/// How many pages a small batch changes.
+const PAGES_EACH: usize = 2;
+
+/// How many pages dropping a piece of old batches changes, more or less.
+const PAGES_DROPPED: usize = 50;
 
 /// What the writer is asked to do.
 pub enum Command {
@@ -73,6 +87,7 @@ impl Writer {
             failed: None,
             full: false,
             file,
+            log_pages: 0,
         };
         Self {
             commands: Some(commands),
@@ -109,6 +124,8 @@ struct State {
     /// Set while there is no space, so that it is logged once.
     full: bool,
     file: OpenFile,
+    /// Pages in the write-ahead log since the last checkpoint, more or less.
+    log_pages: usize,
 }
 
 /// Which file was opened, so that one that was removed or replaced is not written to unseen.
@@ -159,6 +176,7 @@ impl State {
                     Ok(command) => Some(command),
                     Err(mpsc::TryRecvError::Empty) => {
                         self.trim_piece();
+                        self.checkpoint_if_due();
                         continue;
                     }
                     Err(mpsc::TryRecvError::Disconnected) => None,
@@ -192,6 +210,17 @@ impl State {
                 }
             }
             self.commit(appends);
+            self.checkpoint_if_due();
+        }
+    }
+
+    fn checkpoint_if_due(&mut self) {
+        if self.log_pages < CHECKPOINT_PAGES || self.failed.is_some() {
+            return;
+        }
+        self.log_pages = 0;
+        if let Err(err) = schema::checkpoint(&self.connection) {
+            log::error!("the database was not brought up to its log: {err}; the log is kept");
         }
     }
 
@@ -238,6 +267,7 @@ impl State {
     fn append_all(&mut self, appends: &[Append]) -> rusqlite::Result<Outcomes> {
         let mut changed: HashMap<RoomName, Head> = HashMap::new();
         let mut outcomes = Vec::with_capacity(appends.len());
+        let mut pages = 0;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -253,11 +283,13 @@ impl State {
                 outcomes.push(Err(AppendError::Conflict { since }));
                 continue;
             }
-            let head = insert(&transaction, room, head, batch)?;
+            let (head, bytes) = insert(&transaction, room, head, batch)?;
+            pages += PAGES_EACH + bytes / PAGE_BYTES;
             changed.insert(room.clone(), head);
             outcomes.push(Ok(head.end));
         }
         transaction.commit()?;
+        self.log_pages += pages;
         if self.heads.len() > MAX_HEADS {
             self.heads.clear();
         }
@@ -361,7 +393,7 @@ impl State {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        insert_snapshot(&transaction, room, snapshot)?;
+        self.log_pages += PAGES_EACH + insert_snapshot(&transaction, room, snapshot)? / PAGE_BYTES;
         let trim = trim::thin_out(&transaction, room, snapshot, self.keep)?;
         transaction.commit()?;
         if let Some(up_to) = trim {
@@ -376,6 +408,7 @@ impl State {
             return;
         };
         let dropped = trim::drop_oldest(&self.connection, *room, *up_to);
+        self.log_pages += PAGES_DROPPED;
         match dropped {
             Ok(trim::PIECE..) => {}
             Ok(_) => drop(self.trims.pop()),
@@ -408,13 +441,14 @@ fn insert(
     room: &RoomName,
     head: Head,
     batch: &Batch,
-) -> rusqlite::Result<Head> {
+) -> rusqlite::Result<(Head, usize)> {
     let number = match head.room {
         Some(number) => number,
         None => insert_room(connection, room, head.end.epoch)?,
     };
     let end = batch.end();
     let columns = Columns::of(&batch.entries, &batch.refusals).map_err(unwritable)?;
+    let bytes = columns.entries.len() + columns.refusals.as_ref().map_or(0, String::len);
     let insert = "INSERT INTO batches (room, rev, part, id, after_rev, after_part, after_id, at,
         version, clients, entries, refusals)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
@@ -432,10 +466,11 @@ fn insert(
         columns.entries,
         columns.refusals,
     ))?;
-    Ok(Head {
+    let head = Head {
         room: Some(number),
         end,
-    })
+    };
+    Ok((head, bytes))
 }
 
 fn insert_room(connection: &Connection, room: &RoomName, epoch: Epoch) -> rusqlite::Result<i64> {
@@ -449,13 +484,14 @@ fn insert_snapshot(
     connection: &Connection,
     room: i64,
     snapshot: &Snapshot,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<usize> {
     let insert = "INSERT INTO snapshots (room, rev, part, snapshot) VALUES (?1, ?2, ?3, ?4)";
     let position = snapshot.position;
     let json = serde_json::to_string(snapshot).map_err(unwritable)?;
+    let bytes = json.len();
     let row = (room, position.rev.0, position.part, json);
     connection.prepare_cached(insert)?.execute(row)?;
-    Ok(())
+    Ok(bytes)
 }
 
 fn unwritable(err: serde_json::Error) -> rusqlite::Error {
@@ -497,6 +533,7 @@ mod tests {
             trims: Vec::new(),
             failed: None,
             full: false,
+            log_pages: 0,
             file: OpenFile::at(&file).unwrap(),
         }
     }
