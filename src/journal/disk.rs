@@ -5,6 +5,8 @@
 //! in one transaction; readers have connections of their own and read in pieces, so that a long read
 //! holds nobody up.
 
+mod checkpoint;
+mod insert;
 mod inspect;
 mod reader;
 mod row;
@@ -86,7 +88,7 @@ impl DiskJournal {
         Ok(Self {
             id,
             epoch,
-            writer: Writer::start(connection, open_file, epoch, keep),
+            writer: Writer::start(connection, open_file, epoch, keep).map_err(database)?,
             readers,
             _lock: lock,
         })

@@ -205,13 +205,6 @@ fn durable(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "wal_autocheckpoint", 0)
 }
 
-/// Brings what is in the write-ahead log into the database, as far as no reader needs it there.
-///
-/// One that fails loses nothing: the log keeps what it has, and the next begins where it was.
-pub fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
-    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-}
-
 fn create(connection: &mut Connection, model: ModelId) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(TABLES)?;

@@ -13,10 +13,9 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
 use tokio::sync::oneshot;
 
 use super::{
-    reader,
-    row::Columns,
-    schema::{self, PAGE_BYTES},
-    trim,
+    checkpoint::Checkpoints,
+    insert::{self, Head},
+    reader, trim,
 };
 use crate::{
     entry::{Batch, Position, Snapshot},
@@ -32,15 +31,6 @@ const MAX_CONFLICT_ENTRIES: usize = 10_000;
 
 /// How many rooms' ends are remembered before all are looked up again.
 const MAX_HEADS: usize = 100_000;
-
-/// How many pages the write-ahead log has when they are brought into the database.
-const CHECKPOINT_PAGES: usize = 1000;
-
-/// How many pages a small batch changes.
-const PAGES_EACH: usize = 2;
-
-/// How many pages dropping a piece of old batches changes, more or less.
-const PAGES_DROPPED: usize = 50;
 
 /// What the writer is asked to do.
 pub enum Command {
@@ -76,7 +66,13 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn start(connection: Connection, file: OpenFile, epoch: Epoch, keep: trim::Keep) -> Self {
+    pub fn start(
+        mut connection: Connection,
+        file: OpenFile,
+        epoch: Epoch,
+        keep: trim::Keep,
+    ) -> rusqlite::Result<Self> {
+        let checkpoints = Checkpoints::watch(&mut connection)?;
         let (commands, waiting) = mpsc::channel();
         let mut state = State {
             connection,
@@ -87,12 +83,12 @@ impl Writer {
             failed: None,
             full: false,
             file,
-            log_pages: 0,
+            checkpoints,
         };
-        Self {
+        Ok(Self {
             commands: Some(commands),
             thread: Some(thread::spawn(move || state.run(&waiting))),
-        }
+        })
     }
 
     /// False where the writer has ended.
@@ -124,8 +120,7 @@ struct State {
     /// Set while there is no space, so that it is logged once.
     full: bool,
     file: OpenFile,
-    /// Pages in the write-ahead log since the last checkpoint, more or less.
-    log_pages: usize,
+    checkpoints: Checkpoints,
 }
 
 /// Which file was opened, so that one that was removed or replaced is not written to unseen.
@@ -150,13 +145,6 @@ impl OpenFile {
         let now = fs::metadata(&self.path);
         now.is_ok_and(|now| (now.dev(), now.ino()) == (self.device, self.inode))
     }
-}
-
-#[derive(Clone, Copy)]
-struct Head {
-    /// `None`: it has no row yet.
-    room: Option<i64>,
-    end: Position,
 }
 
 /// Batches of a room up to the place of a snapshot that are to be dropped.
@@ -215,11 +203,10 @@ impl State {
     }
 
     fn checkpoint_if_due(&mut self) {
-        if self.log_pages < CHECKPOINT_PAGES || self.failed.is_some() {
+        if self.failed.is_some() {
             return;
         }
-        self.log_pages = 0;
-        if let Err(err) = schema::checkpoint(&self.connection) {
+        if let Err(err) = self.checkpoints.run_if_due(&self.connection) {
             log::error!("the database was not brought up to its log: {err}; the log is kept");
         }
     }
@@ -267,7 +254,6 @@ impl State {
     fn append_all(&mut self, appends: &[Append]) -> rusqlite::Result<Outcomes> {
         let mut changed: HashMap<RoomName, Head> = HashMap::new();
         let mut outcomes = Vec::with_capacity(appends.len());
-        let mut pages = 0;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -275,7 +261,7 @@ impl State {
             let known = changed.get(room).or_else(|| self.heads.get(room));
             let head = match known {
                 Some(head) => *head,
-                None => head(&transaction, room, self.epoch)?,
+                None => Head::find(&transaction, room, self.epoch)?,
             };
             if head.end != batch.after {
                 let since = since(&transaction, room, batch.after);
@@ -283,13 +269,11 @@ impl State {
                 outcomes.push(Err(AppendError::Conflict { since }));
                 continue;
             }
-            let (head, bytes) = insert(&transaction, room, head, batch)?;
-            pages += PAGES_EACH + bytes / PAGE_BYTES;
+            let head = insert::batch(&transaction, room, head, batch)?;
             changed.insert(room.clone(), head);
             outcomes.push(Ok(head.end));
         }
         transaction.commit()?;
-        self.log_pages += pages;
         if self.heads.len() > MAX_HEADS {
             self.heads.clear();
         }
@@ -318,7 +302,7 @@ impl State {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let head = head(&transaction, room, self.epoch)?;
+        let head = Head::find(&transaction, room, self.epoch)?;
         if head.end != after {
             let since = since(&transaction, room, after);
             return Ok(Err(AppendError::Conflict { since }));
@@ -331,8 +315,8 @@ impl State {
             }
             transaction.execute("DELETE FROM rooms WHERE room = ?1", [number])?;
         }
-        let number = insert_room(&transaction, room, start.epoch)?;
-        insert_snapshot(&transaction, number, snapshot)?;
+        let number = insert::room(&transaction, room, start.epoch)?;
+        insert::snapshot(&transaction, number, snapshot)?;
         transaction.commit()?;
         self.heads.remove(room);
         if let Some(number) = head.room {
@@ -393,7 +377,7 @@ impl State {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        self.log_pages += PAGES_EACH + insert_snapshot(&transaction, room, snapshot)? / PAGE_BYTES;
+        insert::snapshot(&transaction, room, snapshot)?;
         let trim = trim::thin_out(&transaction, room, snapshot, self.keep)?;
         transaction.commit()?;
         if let Some(up_to) = trim {
@@ -408,7 +392,6 @@ impl State {
             return;
         };
         let dropped = trim::drop_oldest(&self.connection, *room, *up_to);
-        self.log_pages += PAGES_DROPPED;
         match dropped {
             Ok(trim::PIECE..) => {}
             Ok(_) => drop(self.trims.pop()),
@@ -419,83 +402,6 @@ impl State {
             }
         }
     }
-}
-
-/// Where a room ends, as the database has it.
-fn head(connection: &Connection, room: &RoomName, epoch: Epoch) -> rusqlite::Result<Head> {
-    let Some((room, epoch)) = reader::find(connection, room)? else {
-        return Ok(Head {
-            room: None,
-            end: Position::start(epoch),
-        });
-    };
-    let end = reader::end(connection, room, epoch)?;
-    Ok(Head {
-        room: Some(room),
-        end: end.unwrap_or(Position::start(epoch)),
-    })
-}
-
-fn insert(
-    connection: &Connection,
-    room: &RoomName,
-    head: Head,
-    batch: &Batch,
-) -> rusqlite::Result<(Head, usize)> {
-    let number = match head.room {
-        Some(number) => number,
-        None => insert_room(connection, room, head.end.epoch)?,
-    };
-    let end = batch.end();
-    let columns = Columns::of(&batch.entries, &batch.refusals).map_err(unwritable)?;
-    let bytes = columns.entries.len() + columns.refusals.as_ref().map_or(0, String::len);
-    let insert = "INSERT INTO batches (room, rev, part, id, after_rev, after_part, after_id, at,
-        version, clients, entries, refusals)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
-    connection.prepare_cached(insert)?.execute((
-        number,
-        end.rev.0,
-        end.part,
-        batch.id.0.to_string(),
-        batch.after.rev.0,
-        batch.after.part,
-        batch.after.batch.map(|before| before.0.to_string()),
-        batch.at.0,
-        batch.version,
-        columns.clients,
-        columns.entries,
-        columns.refusals,
-    ))?;
-    let head = Head {
-        room: Some(number),
-        end,
-    };
-    Ok((head, bytes))
-}
-
-fn insert_room(connection: &Connection, room: &RoomName, epoch: Epoch) -> rusqlite::Result<i64> {
-    connection
-        .prepare_cached("INSERT INTO rooms (name, epoch) VALUES (?1, ?2)")?
-        .execute((room.as_str(), epoch.0.to_string()))?;
-    Ok(connection.last_insert_rowid())
-}
-
-fn insert_snapshot(
-    connection: &Connection,
-    room: i64,
-    snapshot: &Snapshot,
-) -> rusqlite::Result<usize> {
-    let insert = "INSERT INTO snapshots (room, rev, part, snapshot) VALUES (?1, ?2, ?3, ?4)";
-    let position = snapshot.position;
-    let json = serde_json::to_string(snapshot).map_err(unwritable)?;
-    let bytes = json.len();
-    let row = (room, position.rev.0, position.part, json);
-    connection.prepare_cached(insert)?.execute(row)?;
-    Ok(bytes)
-}
-
-fn unwritable(err: serde_json::Error) -> rusqlite::Error {
-    rusqlite::Error::ToSqlConversionFailure(Box::new(err))
 }
 
 fn since(connection: &Connection, room: &RoomName, after: Position) -> Vec<Arc<Batch>> {
@@ -524,8 +430,9 @@ mod tests {
 
     fn state(folder: &TempDir) -> State {
         let file = folder.path().join("test.db");
-        let connection = schema::open(&file, MODEL).unwrap();
+        let mut connection = schema::open(&file, MODEL).unwrap();
         State {
+            checkpoints: Checkpoints::watch(&mut connection).unwrap(),
             epoch: schema::epoch(&connection).unwrap(),
             connection,
             keep: trim::Keep::default(),
@@ -533,7 +440,6 @@ mod tests {
             trims: Vec::new(),
             failed: None,
             full: false,
-            log_pages: 0,
             file: OpenFile::at(&file).unwrap(),
         }
     }
