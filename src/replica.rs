@@ -5,28 +5,32 @@
 //! time. The invariant: the state, and who is settled up to which number, are what the batches up to
 //! the position make, whoever judged them.
 
-use std::{
-    collections::HashMap,
-    io,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
+mod asked;
+mod draft;
+mod numbers;
+mod views;
+
+use std::sync::Arc;
+
+use serde_json::value::to_raw_value;
+
+pub use self::{
+    asked::{Asked, Declined, Number, Retry, Verdict, gap},
+    draft::check_size,
+    views::Views,
 };
-
-use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
-
+use self::{
+    draft::{Draft, guarded},
+    numbers::{Numbers, Taken},
+};
 use crate::{
     entry::{Batch, Entry, Position, Refusal, Refused, Snapshot},
-    ids::{BatchId, ClientId, Millis, Revision},
-    limits::{Limits, MAX_BATCH_ACTIONS, WINDOW},
+    ids::{BatchId, Millis, Revision},
+    limits::Limits,
     model::{By, Model, Stored},
     rejection::Rejection,
     settled::Settled,
 };
-
-/// How long a client waits at least where the room remembers as many clients as it may.
-const CROWDED: Duration = Duration::from_secs(10);
 
 /// One node's copy of a room.
 pub struct Replica<M: Model> {
@@ -35,66 +39,6 @@ pub struct Replica<M: Model> {
     at: Millis,
     settled: Settled,
     limits: Arc<Limits>,
-}
-
-/// What a client asks for.
-#[derive(Clone, Debug)]
-pub struct Asked<A> {
-    /// Who asks, and the number; `None` where the client did not say: then it is not remembered.
-    pub number: Option<Number>,
-    pub action: Result<A, Declined>,
-    /// How long the client was told to wait already: a retry says at least as much.
-    pub hold: Duration,
-}
-
-/// A client's number of an action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Number {
-    pub client: ClientId,
-    /// From 1 to [`MAX_NUMBER`](crate::ids::MAX_NUMBER).
-    pub n: u64,
-}
-
-/// Why an action is not even judged by the model.
-#[derive(Clone, Debug)]
-pub enum Declined {
-    /// It cannot be understood: its number is settled by a refusal.
-    Refused(Rejection),
-    /// It is over a limit: its number is not taken.
-    NotTaken(Rejection),
-}
-
-/// What becomes of an action, when its batch is committed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It made this revision.
-    Accepted(Revision),
-    /// It changes nothing, for good.
-    Refused(Rejection),
-    /// Its number was settled before: [`Settled::first`] has what was said then.
-    Repeated,
-    /// It was not taken, and nothing is settled.
-    Retry(Retry),
-}
-
-/// Why an action was not taken, and what to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retry {
-    pub why: Rejection,
-    /// The number that the room takes next, where the action had one.
-    pub expected: Option<u64>,
-    /// How long to wait at least.
-    pub after: Duration,
-}
-
-impl Retry {
-    pub fn new(why: Rejection, expected: Option<u64>, after: Duration) -> Self {
-        Self {
-            why,
-            expected,
-            after,
-        }
-    }
 }
 
 /// What a batch would do, before it is committed.
@@ -107,22 +51,6 @@ pub struct Judged<M: Model> {
     pub views: Views,
     state: M::State,
     taken: Taken,
-}
-
-/// The numbers that a batch takes.
-#[derive(Debug, Default)]
-struct Taken {
-    /// The last of each client.
-    last: HashMap<ClientId, u64>,
-    /// How many places they need among those that are remembered.
-    places: usize,
-}
-
-/// What a state looks like to clients at consecutive revisions, as JSON.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Views {
-    json: Vec<u8>,
-    ends: Vec<usize>,
 }
 
 impl<M: Model> Replica<M> {
@@ -215,7 +143,7 @@ impl<M: Model> Replica<M> {
     pub fn view(&self) -> Result<Vec<u8>, Rejection> {
         let mut views = Views::default();
         guarded(|| views.push(&M::view(&self.state)))?;
-        Ok(views.json)
+        Ok(views.into_json())
     }
 
     /// Judges what was asked, in order, on a copy of the state: that which `before` makes, where it is
@@ -243,14 +171,8 @@ impl<M: Model> Replica<M> {
         };
         let at = at.max(now);
         let mut draft = Draft::<M>::new(state, self.limits.max_state_bytes);
-        let mut numbers = Numbers {
-            settled: &self.settled,
-            before: taken,
-            taken: Taken::default(),
-            at,
-            max: self.limits.max_clients_per_room,
-            spare: None,
-        };
+        let max = self.limits.max_clients_per_room;
+        let mut numbers = Numbers::new(&self.settled, taken, at, max);
         let mut entries = Vec::new();
         let mut refusals = Vec::new();
         let mut verdicts = Vec::new();
@@ -294,6 +216,7 @@ impl<M: Model> Replica<M> {
                 }
             });
         }
+        let (state, views) = draft.into_parts();
         Judged {
             batch: Arc::new(Batch {
                 id,
@@ -304,9 +227,9 @@ impl<M: Model> Replica<M> {
                 refusals,
             }),
             verdicts,
-            views: draft.views,
-            state: draft.state,
-            taken: numbers.taken,
+            views,
+            state,
+            taken: numbers.into_taken(),
         }
     }
 
@@ -389,236 +312,6 @@ fn stored_action<M: Model>(entry: &Entry, version: u32) -> Result<M::Action, Rej
 
 fn migrate<M: Model>(stored: Stored, from: u32) -> Result<serde_json::Value, Rejection> {
     guarded(|| M::migrate(stored, from))
-}
-
-/// Which numbers a batch takes: each client's next, those before it in the batch included.
-struct Numbers<'a> {
-    settled: &'a Settled,
-    /// Those of the batch before, which is in flight.
-    before: Option<&'a Taken>,
-    taken: Taken,
-    at: Millis,
-    max: Option<usize>,
-    /// How many more clients and refusals may be remembered; counted when it is first asked for.
-    spare: Option<usize>,
-}
-
-impl Numbers<'_> {
-    /// What is said to an action without judging it.
-    fn precludes<A>(&mut self, asked: &Asked<A>) -> Option<Verdict> {
-        let retry = |why: Rejection, expected, after: Duration| {
-            let after = after.max(asked.hold);
-            Some(Verdict::Retry(Retry::new(why, expected, after)))
-        };
-        let Some(Number { client, n }) = asked.number else {
-            return match &asked.action {
-                Err(Declined::NotTaken(why)) => retry(why.clone(), None, Duration::ZERO),
-                _ => None,
-            };
-        };
-        let last = self.last(client);
-        let expected = Some(last + 1);
-        if n <= last {
-            return Some(Verdict::Repeated);
-        }
-        if n > last + 1 {
-            return retry(gap(n, last + 1), expected, Duration::ZERO);
-        }
-        if let Err(Declined::NotTaken(why)) = &asked.action {
-            return retry(why.clone(), expected, Duration::ZERO);
-        }
-        if n > self.settled.last(client) + WINDOW {
-            return retry(beyond_window(), expected, Duration::ZERO);
-        }
-        if self.spare() < 2 {
-            return retry(crowded(), expected, CROWDED);
-        }
-        None
-    }
-
-    fn last(&self, client: ClientId) -> u64 {
-        let taken = self.taken.last.get(&client);
-        let before = || self.before.and_then(|before| before.last.get(&client));
-        let last = taken.or_else(before).copied();
-        last.unwrap_or_else(|| self.settled.last(client))
-    }
-
-    /// Takes a number, if there is one.
-    fn settle(&mut self, number: Option<Number>, refused: bool) -> Option<u64> {
-        let Number { client, n } = number?;
-        let new = self.last(client) == 0;
-        self.taken.last.insert(client, n);
-        self.taken.places += usize::from(new) + usize::from(refused);
-        Some(n)
-    }
-
-    /// How many places are left.
-    fn spare(&mut self) -> usize {
-        /// More than two batches can take: a client and a refusal for each of their actions.
-        const WANTED: usize = 4 * MAX_BATCH_ACTIONS + 2;
-        let spare = || self.settled.spare(self.at, self.max, WANTED);
-        let spare = *self.spare.get_or_insert_with(spare);
-        let before = self.before.map_or(0, |before| before.places);
-        spare.saturating_sub(before + self.taken.places)
-    }
-}
-
-/// What is said to a number that is not the expected one.
-pub fn gap(n: u64, expected: u64) -> Rejection {
-    let message = format!("number {n} came where {expected} was expected; send from there");
-    Rejection::new("gap", message)
-}
-
-fn beyond_window() -> Rejection {
-    let message =
-        format!("{WINDOW} numbers are unsettled, as many as may be; wait until some are settled");
-    Rejection::new("overloaded", message)
-}
-
-fn crowded() -> Rejection {
-    let message =
-        "the room remembers as many clients as it may (--max-clients-per-room); try again later";
-    Rejection::new("overloaded", message)
-}
-
-/// The copy that a batch is judged on.
-///
-/// A model may change its state half-way and then refuse. The draft then goes back to the last
-/// checkpoint, applies again what was accepted since, and makes a checkpoint there: so each action
-/// is applied at most twice, however many are refused.
-struct Draft<'a, M: Model> {
-    base: &'a M::State,
-    checkpoint: Option<M::State>,
-    since_checkpoint: Vec<(&'a M::Action, By)>,
-    state: M::State,
-    views: Views,
-    max_state_bytes: Option<usize>,
-}
-
-impl<'a, M: Model> Draft<'a, M> {
-    fn new(base: &'a M::State, max_state_bytes: Option<usize>) -> Self {
-        Self {
-            base,
-            checkpoint: None,
-            since_checkpoint: Vec::new(),
-            state: base.clone(),
-            views: Views::default(),
-            max_state_bytes,
-        }
-    }
-
-    fn apply(&mut self, action: &'a M::Action, by: By) -> Result<Box<RawValue>, Rejection> {
-        let shown = self.views.len();
-        let outcome = guarded(|| {
-            M::apply(&mut self.state, action, &by)?;
-            check_size(&self.state, self.max_state_bytes)?;
-            self.views.push(&M::view(&self.state))?;
-            to_raw_value(action).map_err(|_| Rejection::internal())
-        });
-        match outcome {
-            Ok(_) => self.since_checkpoint.push((action, by)),
-            Err(_) => {
-                self.views.truncate(shown);
-                self.rewind();
-            }
-        }
-        outcome
-    }
-
-    fn rewind(&mut self) {
-        let mut state = self.checkpoint.take().unwrap_or_else(|| self.base.clone());
-        for (action, by) in self.since_checkpoint.drain(..) {
-            // A model is deterministic, so what was accepted a moment ago is accepted again.
-            let again = M::apply(&mut state, action, &by);
-            debug_assert!(again.is_ok(), "a model is deterministic");
-        }
-        self.checkpoint = Some(state.clone());
-        self.state = state;
-    }
-}
-
-/// Whether a state may be so large.
-///
-/// # Errors
-///
-/// `too_large`
-pub fn check_size(state: &impl Serialize, max: Option<usize>) -> Result<(), Rejection> {
-    let Some(max) = max else {
-        return Ok(());
-    };
-    let mut size = Size(0);
-    serde_json::to_writer(&mut size, state).map_err(|_| Rejection::internal())?;
-    if size.0 <= max {
-        return Ok(());
-    }
-    let message =
-        format!("the room's state may have {max} bytes (--max-state-bytes); nothing was changed");
-    Err(Rejection::new("too_large", message))
-}
-
-/// Runs a model's code; its panic is `internal`.
-fn guarded<T>(run: impl FnOnce() -> Result<T, Rejection>) -> Result<T, Rejection> {
-    // Whatever the code had in its hands is a copy that is thrown away after a panic.
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(Rejection::internal()))
-}
-
-/// Counts what would be written.
-struct Size(usize);
-
-impl io::Write for Size {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Views {
-    /// One alone, which is JSON.
-    pub fn one(json: Vec<u8>) -> Self {
-        let ends = vec![json.len()];
-        Self { json, ends }
-    }
-
-    fn push(&mut self, view: &impl Serialize) -> Result<(), Rejection> {
-        serde_json::to_writer(&mut self.json, view).map_err(|_| Rejection::internal())?;
-        self.ends.push(self.json.len());
-        Ok(())
-    }
-
-    fn truncate(&mut self, len: usize) {
-        self.ends.truncate(len);
-        self.json.truncate(self.ends.last().copied().unwrap_or(0));
-    }
-
-    /// The one after the entry of that place in the batch.
-    ///
-    /// # Panics
-    ///
-    /// If there are not so many.
-    pub fn get(&self, nth: usize) -> &[u8] {
-        let start = nth.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.json[start..self.ends[nth]]
-    }
-
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
-    /// Oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts
-            .zip(&self.ends)
-            .map(|(start, &end)| &self.json[start..end])
-    }
 }
 
 /// A snapshot cannot be gone on from.

@@ -1,10 +1,13 @@
+use std::{collections::HashMap, time::Duration};
+
 use proptest::{prelude::*, sample::Index};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::*;
 use crate::{
-    ids::Epoch,
+    ids::{ClientId, Epoch},
+    limits::WINDOW,
     model::counter::{Counter, CounterAction, CounterState, MAX_VALUE},
     settled::First,
 };

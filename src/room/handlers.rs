@@ -5,7 +5,7 @@ use actix_web::web::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
-    Commit, Room,
+    Room,
     answers::{Asker, Queued},
     audience::Seat,
     messages::{
@@ -98,14 +98,6 @@ impl<M: Model> Handler<Look> for Room<M> {
         let Position { epoch, rev, .. } = self.shown.position();
         let value = self.shown.view().to_vec();
         MessageResult((Seen { epoch, rev, value }, self.audience.len()))
-    }
-}
-
-impl<M: Model> Handler<Commit> for Room<M> {
-    type Result = ();
-
-    fn handle(&mut self, _: Commit, ctx: &mut Self::Context) {
-        self.commit(ctx);
     }
 }
 
