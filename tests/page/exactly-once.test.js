@@ -259,6 +259,15 @@ describe("an answer that is lost after the commit", () => {
   /** @type {Awaited<ReturnType<typeof startProxy>>} */
   let proxy;
 
+  async function visitThroughProxy() {
+    await serve();
+    proxy = await startProxy(server.port);
+    ends.push(proxy.stop);
+    const page = await openWindow();
+    await visit(page, proxy.url);
+    return page;
+  }
+
   /** Clicks, and cuts the wire when the server has counted them and before the page knows. */
   async function lose(/** @type {import("playwright-core").Page} */ page, /** @type {number} */ clicks) {
     proxy.losesAnswers = true;
@@ -269,11 +278,7 @@ describe("an answer that is lost after the commit", () => {
   }
 
   test("does not count again when the page comes back", async () => {
-    await serve();
-    proxy = await startProxy(server.port);
-    ends.push(proxy.stop);
-    const page = await openWindow();
-    await visit(page, proxy.url);
+    const page = await visitThroughProxy();
     await lose(page, 3);
     proxy.losesAnswers = false;
     proxy.cut();
@@ -284,11 +289,7 @@ describe("an answer that is lost after the commit", () => {
   });
 
   test("does not count again when the page is reloaded", async () => {
-    await serve();
-    proxy = await startProxy(server.port);
-    ends.push(proxy.stop);
-    const page = await openWindow();
-    await visit(page, proxy.url);
+    const page = await visitThroughProxy();
     await lose(page, 2);
     proxy.cut();
     proxy.losesAnswers = false;
@@ -297,11 +298,7 @@ describe("an answer that is lost after the commit", () => {
   });
 
   test("is asked about where the data was wiped; what was never sent arrives once", async () => {
-    await serve();
-    proxy = await startProxy(server.port);
-    ends.push(proxy.stop);
-    const page = await openWindow();
-    await visit(page, proxy.url);
+    const page = await visitThroughProxy();
     await lose(page, 3);
     await server.kill();
     await page.locator(".notice").waitFor();
@@ -326,11 +323,7 @@ describe("an answer that is lost after the commit", () => {
   });
 
   test("is asked about where the data was wiped and the tab reloaded; discarded, it never counts", async () => {
-    await serve();
-    proxy = await startProxy(server.port);
-    ends.push(proxy.stop);
-    const page = await openWindow();
-    await visit(page, proxy.url);
+    const page = await visitThroughProxy();
     await lose(page, 2);
     await server.kill();
     await page.locator(".notice").waitFor();

@@ -11,15 +11,16 @@ use std::{
 use serde_json::value::RawValue;
 use tallyroom::{
     entry::{Batch, Entry, Position, Refusal, Snapshot},
-    ids::{BatchId, ClientId, Revision, RoomName},
-    journal::{
-        AppendError, Durability, Journal, Opened, ReadError, StoreFuture, memory::MemoryJournal,
-    },
+    ids::{BatchId, ClientId, RoomName},
+    journal::{AppendError, Journal, Opened, ReadError, StoreFuture, memory::MemoryJournal},
 };
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::ledger::{Ledger, Planned};
+use super::{
+    ledger::{Ledger, Planned},
+    passing_on::pass_on,
+};
 
 pub struct Faulty {
     pub inner: Arc<MemoryJournal>,
@@ -183,13 +184,7 @@ impl Faulty {
 }
 
 impl Journal for Faulty {
-    fn durability(&self) -> Durability {
-        Durability::Memory
-    }
-
-    fn id(&self) -> Uuid {
-        self.inner.id()
-    }
+    pass_on!(inner: durability, id, replay, snapshot_at, restart, rooms);
 
     fn append<'a>(
         &'a self,
@@ -246,40 +241,6 @@ impl Journal for Faulty {
             self.read_fault()?;
             self.inner.open(room).await
         })
-    }
-
-    fn replay<'a>(
-        &'a self,
-        room: &'a RoomName,
-        after: Position,
-        max_entries: usize,
-    ) -> StoreFuture<'a, Vec<Arc<Batch>>, ReadError> {
-        self.inner.replay(room, after, max_entries)
-    }
-
-    fn snapshot_at<'a>(
-        &'a self,
-        room: &'a RoomName,
-        until: Revision,
-    ) -> StoreFuture<'a, Option<Snapshot>, ReadError> {
-        self.inner.snapshot_at(room, until)
-    }
-
-    fn restart<'a>(
-        &'a self,
-        room: &'a RoomName,
-        after: Position,
-        snapshot: Snapshot,
-    ) -> StoreFuture<'a, Position, AppendError> {
-        self.inner.restart(room, after, snapshot)
-    }
-
-    fn rooms<'a>(
-        &'a self,
-        after: Option<&'a RoomName>,
-        max: usize,
-    ) -> StoreFuture<'a, Vec<RoomName>, ReadError> {
-        self.inner.rooms(after, max)
     }
 
     fn save<'a>(

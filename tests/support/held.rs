@@ -10,16 +10,13 @@ use std::{
 };
 
 use tallyroom::{
-    entry::{Batch, Position, Snapshot},
-    ids::{Revision, RoomName},
-    journal::{
-        AppendError, Durability, Journal, Opened, ReadError, StoreFuture, memory::MemoryJournal,
-    },
+    entry::{Batch, Position},
+    ids::RoomName,
+    journal::{AppendError, Journal, ReadError, StoreFuture, memory::MemoryJournal},
 };
 use tokio::sync::Semaphore;
-use uuid::Uuid;
 
-use super::await_that;
+use super::{await_that, passing_on::pass_on};
 
 pub struct HeldJournal {
     inner: MemoryJournal,
@@ -58,13 +55,7 @@ impl HeldJournal {
 }
 
 impl Journal for HeldJournal {
-    fn durability(&self) -> Durability {
-        self.inner.durability()
-    }
-
-    fn id(&self) -> Uuid {
-        self.inner.id()
-    }
+    pass_on!(inner: durability, id, open, snapshot_at, replay, save, restart, rooms);
 
     fn append<'a>(
         &'a self,
@@ -80,51 +71,5 @@ impl Journal for HeldJournal {
                 None => self.inner.append(room, batch).await,
             }
         })
-    }
-
-    fn open<'a>(&'a self, room: &'a RoomName) -> StoreFuture<'a, Opened, ReadError> {
-        self.inner.open(room)
-    }
-
-    fn snapshot_at<'a>(
-        &'a self,
-        room: &'a RoomName,
-        until: Revision,
-    ) -> StoreFuture<'a, Option<Snapshot>, ReadError> {
-        self.inner.snapshot_at(room, until)
-    }
-
-    fn replay<'a>(
-        &'a self,
-        room: &'a RoomName,
-        after: Position,
-        max_entries: usize,
-    ) -> StoreFuture<'a, Vec<Arc<Batch>>, ReadError> {
-        self.inner.replay(room, after, max_entries)
-    }
-
-    fn save<'a>(
-        &'a self,
-        room: &'a RoomName,
-        snapshot: Snapshot,
-    ) -> StoreFuture<'a, (), ReadError> {
-        self.inner.save(room, snapshot)
-    }
-
-    fn restart<'a>(
-        &'a self,
-        room: &'a RoomName,
-        after: Position,
-        snapshot: Snapshot,
-    ) -> StoreFuture<'a, Position, AppendError> {
-        self.inner.restart(room, after, snapshot)
-    }
-
-    fn rooms<'a>(
-        &'a self,
-        after: Option<&'a RoomName>,
-        max: usize,
-    ) -> StoreFuture<'a, Vec<RoomName>, ReadError> {
-        self.inner.rooms(after, max)
     }
 }

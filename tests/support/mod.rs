@@ -17,6 +17,7 @@ pub mod kept;
 pub mod ledger;
 pub mod network;
 pub mod numbered;
+pub mod passing_on;
 pub mod placeholders;
 pub mod posts;
 pub mod raw;
