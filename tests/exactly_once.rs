@@ -8,7 +8,7 @@ mod client;
 #[path = "exactly_once/site.rs"]
 mod site;
 
-use std::{fs, thread};
+use std::{collections::BTreeMap, fs, thread};
 
 use client::{Acting, post_with_keys};
 use fastrand::Rng;
@@ -29,6 +29,17 @@ const ROOMS: [&str; 2] = ["narrow", "wide"];
 const CLIENTS: usize = 3;
 const POSTING: usize = 1;
 
+/// What clients must have met, so that nothing passes for tested that never came about.
+const MEETS: [&str; 7] = [
+    "resent",
+    "refused",
+    "gap",
+    "rate_limited",
+    "replaced",
+    "read late",
+    "posted again",
+];
+
 /// What the write-ahead log of SQLite may have grown to: twice what makes a checkpoint due.
 const MAX_LOG_BYTES: u64 = 2 * 1000 * 16 * 1024;
 
@@ -38,16 +49,24 @@ fn nothing_acked_is_lost_and_nothing_is_applied_twice_whenever_the_server_is_kil
     const LANES: u64 = 2;
     let seed = seed();
     let kills = if is_long() { 2000 } else { 200 };
-    thread::scope(|scope| {
-        for lane in 0..LANES {
+    let met: Vec<_> = thread::scope(|scope| {
+        let start = |lane| {
             let rng = Rng::with_seed(seed.wrapping_add(lane));
-            scope.spawn(move || kill_often(kills / LANES, rng));
-        }
+            scope.spawn(move || kill_often(kills / LANES, rng))
+        };
+        let lanes: Vec<_> = (0..LANES).map(start).collect();
+        lanes.into_iter().map(|lane| lane.join().unwrap()).collect()
     });
+    eprintln!("{met:?}");
+    for what in MEETS {
+        let often = met.iter().filter_map(|met| met.get(what));
+        assert!(often.sum::<u64>() > 0, "nobody met: {what}");
+    }
 }
 
-/// Kills one server so often under load, and compares what is kept with what was told.
-fn kill_often(kills: u64, mut rng: Rng) {
+/// Kills one server so often under load, and compares what is kept with what was told. Gives how
+/// often clients met what.
+fn kill_often(kills: u64, mut rng: Rng) -> BTreeMap<String, u64> {
     let folder = TempDir::new().unwrap();
     let site = Site::new(folder.path());
     let ledgers = thread::scope(|scope| {
@@ -88,6 +107,7 @@ fn kill_often(kills: u64, mut rng: Rng) {
         let of_room = of_room(room, &ledgers);
         verify(&of_room, &Kept::in_folder(folder.path(), room));
     }
+    site.met()
 }
 
 fn of_room<'a>(room: &str, ledgers: &'a [(&str, Vec<Ledger>)]) -> Vec<&'a Ledger> {

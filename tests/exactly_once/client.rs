@@ -58,7 +58,7 @@ impl Acting {
             }
             let went_on = match self.rng.u8(..16) {
                 0 => self.leave_at_once(port),
-                1 => self.hang(port),
+                1 => self.hang(port, site),
                 2 => self.send_without_hearing(port),
                 3 => {
                     self.come_back_as_another();
@@ -108,7 +108,7 @@ impl Acting {
     }
 
     /// Sends, and then neither reads nor closes.
-    fn hang(&mut self, port: u16) -> Result<(), Ended> {
+    fn hang(&mut self, port: u16, site: &Site) -> Result<(), Ended> {
         let mut session = self.open(port)?;
         self.plan(50);
         let sent = session.send_numbers(&self.ledger, self.unsettled());
@@ -117,7 +117,9 @@ impl Acting {
         if self.hung.len() > 3 {
             let mut oldest = self.hung.remove(0);
             // What it says when it is read at last is as true as it was.
-            while let Ok(Some(_)) = oldest.hear(&mut self.ledger, Duration::ZERO) {}
+            while let Ok(Some(_)) = oldest.hear(&mut self.ledger, Duration::ZERO) {
+                site.meets("read late");
+            }
         }
         sent
     }
@@ -149,6 +151,9 @@ impl Acting {
         while !session.hearing.welcomed {
             self.hear(&mut session, &mut hold, Duration::from_secs(60), site)?;
         }
+        if !self.unsettled().is_empty() {
+            site.meets("resent");
+        }
         session.send_numbers(&self.ledger, self.unsettled())?;
         for _ in 0..self.rng.u8(1..40) {
             let doing = match self.rng.u8(..16) {
@@ -159,7 +164,7 @@ impl Acting {
                 4 => Doing::OnTwoSockets,
                 _ => Doing::InOrder,
             };
-            self.go_on(&mut session, &mut hold, doing, port)?;
+            self.go_on(&mut session, &mut hold, doing, port, site)?;
             let patience = Duration::from_millis(self.rng.u64(..8));
             while self.hear(&mut session, &mut hold, patience, site)? {}
             if let Some(from) = hold.due() {
@@ -183,6 +188,11 @@ impl Acting {
             return Ok(false);
         };
         site.told();
+        match &said {
+            Said::Retry { code, .. } => site.meets(code),
+            Said::Error { .. } => site.meets("refused"),
+            _ => {}
+        }
         hold.heed(&said);
         Ok(!matches!(said, Said::Retry { .. }))
     }
@@ -193,6 +203,7 @@ impl Acting {
         hold: &mut Hold,
         doing: Doing,
         port: u16,
+        site: &Site,
     ) -> Result<(), Ended> {
         match doing {
             // Whoever was asked to wait, waits.
@@ -215,13 +226,13 @@ impl Acting {
                 let from = self.rng.u64(last.saturating_sub(2000)..=last).max(1);
                 session.send_numbers(&self.ledger, from..=(from + 20).min(last))
             }
-            Doing::Posting => self.post(port),
-            Doing::OnTwoSockets => self.take_over(session, port),
+            Doing::Posting => self.post(port, site),
+            Doing::OnTwoSockets => self.take_over(session, port, site),
         }
     }
 
     /// Posts the first number that may be unsettled, while a socket may have sent it, too.
-    fn post(&mut self, port: u16) -> Result<(), Ended> {
+    fn post(&mut self, port: u16, site: &Site) -> Result<(), Ended> {
         self.plan(2);
         let n = self.ledger.settled() + 1;
         if n > self.ledger.last() {
@@ -229,11 +240,14 @@ impl Acting {
         }
         let key = format!("{}:{n}", self.ledger.client);
         let posted = post(port, self.room, &key, &mut self.ledger, n);
+        if let Ok(Posted::Repeated) = posted {
+            site.meets("posted again");
+        }
         posted.map(drop).map_err(|_| Ended(None))
     }
 
     /// Opens another socket, and sends by both; the older one is told that it is replaced.
-    fn take_over(&mut self, session: &mut Numbered, port: u16) -> Result<(), Ended> {
+    fn take_over(&mut self, session: &mut Numbered, port: u16, site: &Site) -> Result<(), Ended> {
         let newer = self.open(port)?;
         let mut older = std::mem::replace(session, newer);
         let numbers = self.plan(20);
@@ -250,6 +264,9 @@ impl Acting {
             [Ended(Some(REPLACED)), Ended(None)].contains(&ended),
             "{ended:?}"
         );
+        if ended == Ended(Some(REPLACED)) {
+            site.meets("replaced");
+        }
         // What is settled otherwise from now on is later than the newer one's welcome.
         while !session.hearing.welcomed {
             session.hear(&mut self.ledger, Duration::from_secs(60))?;
@@ -284,8 +301,12 @@ fn post_until_settled(site: &Site, room: &str, rng: &mut Rng, action: Planned) -
     let n = ledger.plan(action);
     loop {
         let (port, last) = site.find();
-        match post(port, room, &key, &mut ledger, n) {
-            Ok(Posted::Settled) if rng.u8(..4) > 0 => return (ledger, last),
+        let posted = post(port, room, &key, &mut ledger, n);
+        if let Ok(Posted::Repeated) = posted {
+            site.meets("posted again");
+        }
+        match posted {
+            Ok(Posted::Settled | Posted::Repeated) if rng.u8(..4) > 0 => return (ledger, last),
             // It is asked again and answered as before.
             Ok(_) => {}
             Err(_) => site.lost(port),

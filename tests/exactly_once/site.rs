@@ -1,6 +1,7 @@
 //! A server that is killed and started again, and where its clients find it.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Condvar, Mutex,
@@ -21,6 +22,8 @@ pub struct Site {
     changed: Condvar,
     /// How many events clients were told, by which the moments of kills are chosen.
     told: AtomicU64,
+    /// How often clients met what, so that nothing passes for tested that never came about.
+    met: Mutex<BTreeMap<String, u64>>,
 }
 
 /// A server that may be dead already.
@@ -56,6 +59,7 @@ impl Site {
             now: Mutex::default(),
             changed: Condvar::new(),
             told: AtomicU64::new(0),
+            met: Mutex::default(),
         }
     }
 
@@ -81,6 +85,16 @@ impl Site {
 
     pub fn told(&self) {
         self.told.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client met something.
+    pub fn meets(&self, what: &str) {
+        *self.met.lock().unwrap().entry(what.to_owned()).or_default() += 1;
+    }
+
+    /// How often clients met what.
+    pub fn met(self) -> BTreeMap<String, u64> {
+        self.met.into_inner().unwrap()
     }
 
     fn set(&self, now: Now) {

@@ -263,10 +263,10 @@ impl Ledger {
             Said::Error { n: Some(n), code } => self.refuse(*n, code),
             Said::Error { n: None, code } => panic!("an error without a number: {code}"),
             Said::Retry { n, expected, .. } => {
-                // What came before the expected ones in the same batch is told after their ack.
+                let (acked, _) = hearing.acked;
                 assert!(
-                    expected <= n && *n <= self.last(),
-                    "{said:?}; {} were sent",
+                    acked < *expected && expected <= n && *n <= self.last(),
+                    "{said:?} after ack {acked}; {} were sent",
                     self.last()
                 );
             }

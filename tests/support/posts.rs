@@ -13,6 +13,8 @@ use super::{PATIENCE, ledger::Ledger};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Posted {
     Settled,
+    /// It was settled before, and is answered as it was then.
+    Repeated,
     NotTaken,
 }
 
@@ -25,6 +27,10 @@ pub enum Posted {
 pub fn post(port: u16, room: &str, key: &str, ledger: &mut Ledger, n: u64) -> io::Result<Posted> {
     let (status, replayed, answer) = ask(port, room, key, &ledger.action(n).body())?;
     let code = || answer["code"].as_str().unwrap_or_default();
+    let settled = match replayed {
+        true => Posted::Repeated,
+        false => Posted::Settled,
+    };
     match status {
         200 => {
             let (rev, value) = (
@@ -37,12 +43,12 @@ pub fn post(port: u16, room: &str, key: &str, ledger: &mut Ledger, n: u64) -> io
                 true => ledger.show(rev, value),
                 false => ledger.make(n, rev, value),
             }
-            Ok(Posted::Settled)
+            Ok(settled)
         }
         400 | 422 => {
             ledger.refuse(n, code());
             ledger.settle(n, u64::MAX);
-            Ok(Posted::Settled)
+            Ok(settled)
         }
         409 => {
             let expected = answer["expected"].as_u64().unwrap();
