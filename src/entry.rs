@@ -149,6 +149,11 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// How much it takes to remember it.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.code.len() + self.message.len()
+    }
+
     pub fn to_rejection(&self) -> Rejection {
         Rejection::new(self.code.clone(), self.message.clone())
     }

@@ -24,6 +24,10 @@ pub const MAX_BATCH_ACTIONS: usize = 4096;
 /// remembers what it refused.
 pub const WINDOW: u64 = 1024;
 
+/// How many bytes of refusals one room remembers; past it those go whose client may be forgotten, and
+/// where there are none, what would be refused is not taken but `overloaded`.
+pub const MAX_REFUSED_BYTES: usize = 16 * 1024 * 1024;
+
 /// How many bytes of a value are remembered with the number that made it.
 pub const MAX_MADE_BYTES: usize = 1024;
 
@@ -60,8 +64,8 @@ pub struct Limits {
     pub max_message_bytes: Option<usize>,
     /// Bytes of a room's state as JSON; an action that would pass it is refused with `too_large`.
     pub max_state_bytes: Option<usize>,
-    /// Clients of a room whose numbers are remembered, and the refusals of these numbers; past it the
-    /// oldest goes whose time has come, and where there is none, `overloaded`.
+    /// Clients of a room whose numbers are remembered; past it the oldest goes whose time has come,
+    /// and where there is none, a new one is `overloaded`. Switched off, refusals are unbounded, too.
     pub max_clients_per_room: Option<usize>,
     /// Sessions in all; past it a handshake is answered with 503.
     pub max_connections: Option<usize>,

@@ -25,9 +25,13 @@ impl Rejection {
         }
     }
 
-    /// Cuts a code and a sentence that are longer than anybody would read.
+    /// Cuts a code and a sentence that are longer than anybody would read, and leaves control
+    /// characters out, each of which would be six bytes of JSON.
     #[must_use]
     pub fn shortened(mut self) -> Self {
+        if self.message.contains(char::is_control) {
+            self.message = self.message.replace(char::is_control, " ");
+        }
         if self.message.len() > Self::MAX_MESSAGE {
             self.message = format!("{}…", beginning(&self.message, Self::MAX_MESSAGE));
         }
@@ -80,5 +84,7 @@ mod tests {
         let long = Rejection::new("c".repeat(100), "é".repeat(400)).shortened();
         assert_eq!(long.code.len(), Rejection::MAX_CODE);
         assert_eq!(long.message, format!("{}…", "é".repeat(250)));
+        let odd = Rejection::new("no", "a\u{1}b\nc").shortened();
+        assert_eq!(odd.message, "a b c");
     }
 }

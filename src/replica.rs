@@ -192,27 +192,36 @@ impl<M: Model> Replica<M> {
                 Ok(action) => draft.apply(action, by),
                 Err(Declined::Refused(why) | Declined::NotTaken(why)) => Err(why.clone()),
             };
-            verdicts.push(match outcome {
-                Ok(action) => {
+            verdicts.push(match (outcome, asked.number) {
+                (Ok(action), number) => {
+                    if let Some(number) = number {
+                        numbers.accept(number);
+                    }
                     rev = by.rev;
-                    let n = numbers.settle(asked.number, false);
                     entries.push(Entry {
                         rev,
                         client,
-                        n,
+                        n: number.map(|number| number.n),
                         action,
                     });
                     Verdict::Accepted(rev)
                 }
-                Err(refused) => {
-                    let refused = refused.shortened();
-                    if let Some(Number { client, n }) = asked.number {
-                        numbers.settle(asked.number, true);
-                        let (code, message) = (refused.code.to_string(), refused.message.clone());
-                        let refused = Refused { n, code, message };
-                        refusals.push(Refusal { client, refused });
+                (Err(refused), None) => Verdict::Refused(refused.shortened()),
+                (Err(refused), Some(number)) => {
+                    let why = refused.shortened();
+                    let refused = Refused {
+                        n: number.n,
+                        code: why.code.to_string(),
+                        message: why.message.clone(),
+                    };
+                    match numbers.refuse(number, &refused) {
+                        Ok(()) => {
+                            let client = number.client;
+                            refusals.push(Refusal { client, refused });
+                            Verdict::Refused(why)
+                        }
+                        Err(not_taken) => not_taken,
                     }
-                    Verdict::Refused(refused)
                 }
             });
         }

@@ -153,7 +153,7 @@ impl<M: Model> Room<M> {
     }
 
     fn snapshot_if_due(&mut self, ctx: &mut Context<Self>) {
-        let due = SNAPSHOT_EVERY.max(self.replica.settled().len() as u64);
+        let due = SNAPSHOT_EVERY.max(self.replica.settled().weight() as u64);
         let apart = |saved_at: Instant| saved_at.elapsed() >= SNAPSHOT_APART;
         if !self.saving && self.unsaved >= due && self.saved_at.is_none_or(apart) {
             self.saving = true;
@@ -305,7 +305,7 @@ impl<M: Model> Room<M> {
             return;
         };
         // Of many clients only a snapshot that saves much replaying is worth writing them down.
-        let worth = self.replica.settled().len() as u64 / 16;
+        let worth = self.replica.settled().weight() as u64 / 16;
         let unsaved = self.unsaved > 0 && self.unsaved >= worth;
         let save = unsaved.then(|| self.save_snapshot());
         let save = async move {

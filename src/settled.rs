@@ -12,19 +12,37 @@ use std::{
 use crate::{
     entry::{Batch, Made, Refusal, Refused, Remembered},
     ids::{ClientId, Millis, Revision},
-    limits::{MAX_MADE_BYTES, REMEMBER, REMEMBER_AT_LEAST, REMEMBER_KEY_AT_LEAST, WINDOW},
+    limits::{
+        MAX_MADE_BYTES, MAX_REFUSED_BYTES, REMEMBER, REMEMBER_AT_LEAST, REMEMBER_KEY_AT_LEAST,
+        WINDOW,
+    },
     rejection::Rejection,
 };
 
 /// Who was settled up to which number, and what the room said.
 ///
-/// Each client and each remembered refusal takes a *place*.
+/// What is remembered is bounded in clients and, apart from them, in the bytes of what was refused:
+/// so whoever is refused much takes no place from those who are not.
 #[derive(Debug, Default)]
 pub struct Settled {
     clients: HashMap<ClientId, Remembered>,
-    /// By the time of the last number, the clients and the keys.
-    order: [BTreeSet<(Millis, ClientId)>; 2],
+    order: ByTime,
+    /// Those of whom a refusal is remembered.
+    refusing: ByTime,
     refusals: usize,
+    refused_bytes: usize,
+}
+
+/// Clients by the time of their last number, those of HTTP's keys apart.
+#[derive(Debug, Default)]
+struct ByTime([BTreeSet<(Millis, ClientId)>; 2]);
+
+/// How much more may be remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spare {
+    pub clients: usize,
+    /// As [`Refused::bytes`] counts them.
+    pub refused_bytes: usize,
 }
 
 /// What a room said to a number when it was settled.
@@ -57,6 +75,11 @@ impl Settled {
         self.clients.len()
     }
 
+    /// How much there is to write down: the clients and what was refused.
+    pub fn weight(&self) -> usize {
+        self.clients.len() + self.refusals
+    }
+
     pub fn is_empty(&self) -> bool {
         self.clients.is_empty()
     }
@@ -85,23 +108,29 @@ impl Settled {
         First::Accepted(made.and_then(|made| Some((made.rev, made.value.clone()?))))
     }
 
-    /// How many places a batch at that time may take: those that are free, and those of clients that
-    /// may be forgotten for it.
-    pub fn spare(&self, now: Millis, max: Option<usize>, wanted: usize) -> usize {
+    /// How much a batch at that time may add, with what may be forgotten for it; `wanted` at most.
+    pub fn spare(&self, now: Millis, max: Option<usize>, wanted: Spare) -> Spare {
         let Some(max) = max else {
             return wanted;
         };
-        let mut spare = max.saturating_sub(self.places());
-        for order in &self.order {
-            let may_go = |(at, client): &&(Millis, ClientId)| may_go_since(*at, *client, now);
-            let mut oldest = order.iter().take_while(may_go);
-            while spare < wanted
-                && let Some((_, client)) = oldest.next()
-            {
-                spare += 1 + self.refused(*client).len();
-            }
+        let mut spare = Spare {
+            clients: max.saturating_sub(self.clients.len()),
+            refused_bytes: MAX_REFUSED_BYTES.saturating_sub(self.refused_bytes),
+        };
+        let mut oldest = self.order.going(now);
+        while spare.clients < wanted.clients && oldest.next().is_some() {
+            spare.clients += 1;
         }
-        spare.min(wanted)
+        let mut oldest = self.refusing.going(now);
+        while spare.refused_bytes < wanted.refused_bytes
+            && let Some(client) = oldest.next()
+        {
+            spare.refused_bytes += bytes(self.refused(client));
+        }
+        Spare {
+            clients: spare.clients.min(wanted.clients),
+            refused_bytes: spare.refused_bytes.min(wanted.refused_bytes),
+        }
     }
 
     /// Takes note of what a batch settles, and forgets whom it is time to forget.
@@ -132,41 +161,71 @@ impl Settled {
         self.expire(batch.at, max);
     }
 
-    /// Forgets those whose time is over, and the oldest of those that may go while there are too many.
+    /// Forgets those whose time is over, and the oldest of those that may go while it is too much.
     fn expire(&mut self, now: Millis, max: Option<usize>) {
-        let max = max.unwrap_or(usize::MAX);
-        while let Some(oldest) = self.oldest(now) {
-            let over = oldest.0.0 + as_millis(REMEMBER) <= now.0;
-            if !over && self.places() <= max {
-                break;
-            }
-            self.forget(oldest.1);
+        let over = |at: Millis| at.0 + as_millis(REMEMBER) <= now.0;
+        while let Some((at, client)) = self.order.oldest(now)
+            && (over(at) || max.is_some_and(|max| self.clients.len() > max))
+        {
+            self.forget(client);
+        }
+        while max.is_some()
+            && self.refused_bytes > MAX_REFUSED_BYTES
+            && let Some((_, client)) = self.refusing.oldest(now)
+        {
+            self.forget(client);
         }
     }
 
-    /// Who settled nothing for the longest, of those that may go.
-    fn oldest(&self, now: Millis) -> Option<(Millis, ClientId)> {
-        let oldest = self.order.iter().filter_map(BTreeSet::first);
-        let may_go = |(at, client): &&(Millis, ClientId)| may_go_since(*at, *client, now);
-        oldest.filter(may_go).min().copied()
-    }
-
-    fn places(&self) -> usize {
-        self.clients.len() + self.refusals
-    }
-
     fn insert(&mut self, client: Remembered) {
+        self.order.insert(client.at, client.client);
+        if !client.refused.is_empty() {
+            self.refusing.insert(client.at, client.client);
+        }
         self.refusals += client.refused.len();
-        self.order[usize::from(client.client.is_key())].insert((client.at, client.client));
+        self.refused_bytes += bytes(&client.refused);
         self.clients.insert(client.client, client);
     }
 
     fn forget(&mut self, client: ClientId) -> Option<Remembered> {
         let known = self.clients.remove(&client)?;
-        self.order[usize::from(client.is_key())].remove(&(known.at, client));
+        self.order.remove(known.at, client);
+        self.refusing.remove(known.at, client);
         self.refusals -= known.refused.len();
+        self.refused_bytes -= bytes(&known.refused);
         Some(known)
     }
+}
+
+impl ByTime {
+    fn insert(&mut self, at: Millis, client: ClientId) {
+        self.0[usize::from(client.is_key())].insert((at, client));
+    }
+
+    fn remove(&mut self, at: Millis, client: ClientId) {
+        self.0[usize::from(client.is_key())].remove(&(at, client));
+    }
+
+    /// Those that may be forgotten by then, if it is too much.
+    fn going(&self, now: Millis) -> impl Iterator<Item = ClientId> {
+        let may_go = move |(at, client): &&(Millis, ClientId)| may_go_since(*at, *client, now);
+        let going = self
+            .0
+            .iter()
+            .flat_map(move |order| order.iter().take_while(may_go));
+        going.map(|(_, client)| *client)
+    }
+
+    /// Who settled nothing for the longest, of those that may go.
+    fn oldest(&self, now: Millis) -> Option<(Millis, ClientId)> {
+        let oldest = self.0.iter().filter_map(BTreeSet::first);
+        let may_go = |(at, client): &&(Millis, ClientId)| may_go_since(*at, *client, now);
+        oldest.filter(may_go).min().copied()
+    }
+}
+
+fn bytes(refused: &[Refused]) -> usize {
+    refused.iter().map(Refused::bytes).sum()
 }
 
 /// What a batch settles of one client.
@@ -273,6 +332,15 @@ mod tests {
         settled.settle(&batch(at, numbers), |_| b"7", max);
     }
 
+    const WANTED: Spare = Spare {
+        clients: 60,
+        refused_bytes: 9000,
+    };
+
+    fn spare(settled: &Settled, now: u64, max: Option<usize>) -> Spare {
+        settled.spare(Millis(now), max, WANTED)
+    }
+
     fn refused(settled: &Settled, client: ClientId) -> Vec<u64> {
         let refused = settled.refused(client).iter();
         refused.map(|refused| refused.n).collect()
@@ -311,7 +379,7 @@ mod tests {
         assert_eq!(refused(&settled, ann), [2, 4]);
         let again = Settled::from_remembered(settled.to_remembered());
         assert_eq!(again.to_remembered(), settled.to_remembered());
-        assert_eq!((again.last(ann), again.places()), (4, settled.places()));
+        assert_eq!((again.last(ann), again.weight()), (4, settled.weight()));
     }
 
     #[test]
@@ -322,7 +390,7 @@ mod tests {
             settle(&mut settled, None, n, &[(ann, n, false)]);
         }
         assert_eq!(refused(&settled, ann), (4..=WINDOW + 3).collect::<Vec<_>>());
-        assert_eq!(settled.places(), 1 + WINDOW as usize);
+        assert_eq!(settled.weight(), 1 + WINDOW as usize);
         let last = 3 * WINDOW;
         for n in WINDOW + 4..=last {
             settle(&mut settled, None, n, &[(ann, n, true)]);
@@ -369,17 +437,49 @@ mod tests {
         );
         settle(&mut settled, Some(2), 1, &[(client(2), 1, true)]);
         assert_eq!(settled.len(), 3, "all of them are too young");
-        assert_eq!(settled.spare(Millis(1), Some(2), 9), 0);
-        assert_eq!(
-            settled.spare(Millis(hour), Some(2), 9),
-            1,
-            "the first client's"
-        );
+        assert_eq!(spare(&settled, 1, Some(2)).clients, 0);
+        assert_eq!(spare(&settled, hour, Some(2)).clients, 1, "the first's");
         settle(&mut settled, Some(2), hour + 1, &[(client(3), 1, true)]);
         let known = [key, client(1), client(2), client(3)].map(|client| settled.last(client));
         assert_eq!(known, [1, 0, 0, 1], "a key is kept for a day");
         settle(&mut settled, Some(2), 24 * hour, &[(client(4), 1, true)]);
         assert_eq!((settled.last(key), settled.last(client(4))), (0, 1));
-        assert_eq!(settled.spare(Millis(0), None, 9), 9);
+        assert_eq!(spare(&settled, 0, None), WANTED);
+    }
+
+    #[test]
+    fn of_too_many_refusals_the_oldest_go_with_their_client_and_nobody_elses_place() {
+        let hour = 3600 * 1000;
+        let long = "x".repeat(Rejection::MAX_MESSAGE);
+        let refuse_all = |settled: &mut Settled, who: ClientId, at: u64| {
+            let numbers: Vec<_> = (1..=WINDOW).map(|n| (who, n, false)).collect();
+            let mut batch = batch(at, &numbers);
+            for refusal in &mut batch.refusals {
+                refusal.refused.message = long.clone();
+            }
+            settled.settle(&batch, |_| b"7", Some(100));
+        };
+        let mut settled = Settled::default();
+        let quiet = client(1000);
+        settle(&mut settled, Some(100), 0, &[(quiet, 1, true)]);
+        let mut noisy = 0;
+        while spare(&settled, 1, Some(100)).refused_bytes > 0 {
+            noisy += 1;
+            refuse_all(&mut settled, client(noisy), noisy as u64);
+        }
+        assert_eq!(settled.len(), 1 + noisy as usize, "all are too young to go");
+        assert!(spare(&settled, 1, Some(100)).clients > 50);
+        assert_eq!(spare(&settled, hour + 2, Some(100)), WANTED);
+        settle(
+            &mut settled,
+            Some(100),
+            hour + 2,
+            &[(client(2000), 1, true)],
+        );
+        let known = [client(1), quiet, client(noisy)].map(|who| settled.last(who));
+        assert_eq!(known, [0, 1, WINDOW]);
+        assert!(settled.refused_bytes <= MAX_REFUSED_BYTES);
+        let again = Settled::from_remembered(settled.to_remembered());
+        assert_eq!(again.refused_bytes, settled.refused_bytes);
     }
 }

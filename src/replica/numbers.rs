@@ -4,22 +4,30 @@ use std::{collections::HashMap, time::Duration};
 
 use super::asked::{Asked, Declined, Number, Retry, Verdict, gap};
 use crate::{
+    entry::Refused,
     ids::{ClientId, Millis},
     limits::{MAX_BATCH_ACTIONS, WINDOW},
     rejection::Rejection,
-    settled::Settled,
+    settled::{Settled, Spare},
 };
 
-/// How long a client waits at least where the room remembers as many clients as it may.
+/// How long a client waits at least where the room remembers as much as it may.
 const CROWDED: Duration = Duration::from_secs(10);
+
+/// More than two batches can add.
+const WANTED: Spare = Spare {
+    clients: 2 * MAX_BATCH_ACTIONS + 1,
+    refused_bytes: (2 * MAX_BATCH_ACTIONS + 1) * 1024,
+};
 
 /// The numbers that a batch takes.
 #[derive(Debug, Default)]
 pub struct Taken {
     /// The last of each client.
     last: HashMap<ClientId, u64>,
-    /// How many places they need among those that are remembered.
-    places: usize,
+    /// How many of the clients are new.
+    clients: usize,
+    refused_bytes: usize,
 }
 
 /// Which numbers a batch takes: each client's next, those before it in the batch included.
@@ -30,8 +38,8 @@ pub struct Numbers<'a> {
     taken: Taken,
     at: Millis,
     max: Option<usize>,
-    /// How many more clients and refusals may be remembered; counted when it is first asked for.
-    spare: Option<usize>,
+    /// How much more may be remembered without the batches; counted when it is first asked for.
+    spare: Option<Spare>,
 }
 
 impl<'a> Numbers<'a> {
@@ -82,7 +90,7 @@ impl<'a> Numbers<'a> {
         if n > self.settled.last(client) + WINDOW {
             return retry(beyond_window(), expected, Duration::ZERO);
         }
-        if self.spare() < 2 {
+        if last == 0 && self.spare().clients == 0 {
             return retry(crowded(), expected, CROWDED);
         }
         None
@@ -95,23 +103,37 @@ impl<'a> Numbers<'a> {
         last.unwrap_or_else(|| self.settled.last(client))
     }
 
-    /// Takes a number, if there is one.
-    pub fn settle(&mut self, number: Option<Number>, refused: bool) -> Option<u64> {
-        let Number { client, n } = number?;
-        let new = self.last(client) == 0;
+    /// Takes a number for an action that is accepted.
+    pub fn accept(&mut self, Number { client, n }: Number) {
+        self.taken.clients += usize::from(self.last(client) == 0);
         self.taken.last.insert(client, n);
-        self.taken.places += usize::from(new) + usize::from(refused);
-        Some(n)
     }
 
-    /// How many places are left.
-    fn spare(&mut self) -> usize {
-        /// More than two batches can take: a client and a refusal for each of their actions.
-        const WANTED: usize = 4 * MAX_BATCH_ACTIONS + 2;
+    /// Takes a number for an action that is refused, if there is room to remember it.
+    ///
+    /// # Errors
+    ///
+    /// What is said instead: it is not taken.
+    pub fn refuse(&mut self, number: Number, refused: &Refused) -> Result<(), Verdict> {
+        let bytes = refused.bytes();
+        if bytes > self.spare().refused_bytes {
+            let expected = Some(number.n);
+            return Err(Verdict::Retry(Retry::new(crowded(), expected, CROWDED)));
+        }
+        self.accept(number);
+        self.taken.refused_bytes += bytes;
+        Ok(())
+    }
+
+    /// How much more may be remembered.
+    fn spare(&mut self) -> Spare {
         let spare = || self.settled.spare(self.at, self.max, WANTED);
-        let spare = *self.spare.get_or_insert_with(spare);
-        let before = self.before.map_or(0, |before| before.places);
-        spare.saturating_sub(before + self.taken.places)
+        let mut spare = *self.spare.get_or_insert_with(spare);
+        for taken in self.before.into_iter().chain([&self.taken]) {
+            spare.clients = spare.clients.saturating_sub(taken.clients);
+            spare.refused_bytes = spare.refused_bytes.saturating_sub(taken.refused_bytes);
+        }
+        spare
     }
 }
 
@@ -122,7 +144,7 @@ fn beyond_window() -> Rejection {
 }
 
 fn crowded() -> Rejection {
-    let message =
-        "the room remembers as many clients as it may (--max-clients-per-room); try again later";
+    let message = "the room remembers as many clients (--max-clients-per-room) and refusals as it \
+        may; try again later";
     Rejection::new("overloaded", message)
 }

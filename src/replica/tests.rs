@@ -350,9 +350,9 @@ fn what_cannot_be_understood_is_refused_and_what_is_over_a_limit_is_not_taken() 
 }
 
 #[test]
-fn a_room_that_remembers_all_it_may_takes_no_new_clients() {
+fn a_room_that_remembers_all_it_may_takes_no_new_clients_and_goes_on_with_the_others() {
     let limits = Limits {
-        max_clients_per_room: Some(4),
+        max_clients_per_room: Some(3),
         ..Limits::default()
     };
     let mut replica =
@@ -363,11 +363,50 @@ fn a_room_that_remembers_all_it_may_takes_no_new_clients() {
         settle(&mut replica, &newcomers),
         ["ok", "ok", "ok", crowded]
     );
+    let far = CounterAction::Set { value: i64::MAX };
+    let known = [
+        numbered(client(1), 2, PLUS),
+        numbered(client(1), 3, far),
+        numbered(client(4), 1, PLUS),
+        asked(PLUS),
+    ];
     assert_eq!(
-        settle(&mut replica, &[asked(PLUS)]),
-        ["ok"],
-        "without a number"
+        settle(&mut replica, &known),
+        ["ok", "out_of_range", crowded, "ok"]
     );
+}
+
+#[test]
+fn a_room_that_remembers_all_the_refusals_it_may_takes_only_what_it_need_not_refuse() {
+    let mut replica = start::<Counter>();
+    let refuse = || Asked {
+        action: Err(Declined::Refused(Rejection::new("no", "x".repeat(10_000)))),
+        ..asked(PLUS)
+    };
+    let mut refused = 0;
+    let crowded = 'crowding: loop {
+        refused += 1;
+        for n in 1..=WINDOW {
+            let number = Some(Number {
+                client: client(refused),
+                n,
+            });
+            let asked = Asked { number, ..refuse() };
+            match &settle(&mut replica, &[asked])[0][..] {
+                "no" => {}
+                other => break 'crowding (n, other.to_owned()),
+            }
+        }
+    };
+    let (n, code) = crowded;
+    assert_eq!(code, format!("retry overloaded from Some({n})"));
+    let fine = [
+        numbered(client(refused), n, PLUS),
+        numbered(client(9999), 1, PLUS),
+    ];
+    assert_eq!(settle(&mut replica, &fine), ["ok", "ok"]);
+    let text = serde_json::to_string(&replica.snapshot().unwrap()).unwrap();
+    assert!(text.len() < 32 * 1024 * 1024, "{}", text.len());
 }
 
 #[test]
