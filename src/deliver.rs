@@ -111,9 +111,13 @@ impl Deliver {
 }
 
 /// A room's owner is gone, and with it what its sessions wait for.
-#[derive(Message, Clone, Copy, Debug)]
+#[derive(Message, Clone, Debug)]
 #[rtype(result = "()")]
-pub struct OwnerGone(pub OwnerId);
+pub struct OwnerGone {
+    pub owner: OwnerId,
+    /// Those of the worker's sessions that were let in and not told so yet.
+    pub waiting: Vec<SessionId>,
+}
 
 /// The server stops: sessions take no further actions.
 #[derive(Message, Clone, Copy, Debug)]

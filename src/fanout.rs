@@ -202,9 +202,13 @@ impl Worker {
         }
     }
 
-    fn tell_owner_gone(&self, owner: OwnerId) {
-        if let Some(room) = self.room(owner) {
+    fn tell_owner_gone(&self, OwnerGone { owner, waiting }: &OwnerGone) {
+        if let Some(room) = self.room(*owner) {
             room.tell(News::OwnerGone);
+        }
+        let sessions = self.sessions.borrow();
+        for link in waiting.iter().filter_map(|session| sessions.get(session)) {
+            link.tell(News::OwnerGone);
         }
     }
 
@@ -252,8 +256,8 @@ impl Handler<Deliver> for Fanout {
 impl Handler<OwnerGone> for Fanout {
     type Result = ();
 
-    fn handle(&mut self, OwnerGone(owner): OwnerGone, _: &mut Self::Context) {
-        self.worker.tell_owner_gone(owner);
+    fn handle(&mut self, gone: OwnerGone, _: &mut Self::Context) {
+        self.worker.tell_owner_gone(&gone);
     }
 }
 

@@ -10,6 +10,9 @@ use bytes::Bytes;
 
 use crate::{limits::MAX_EVENTS_BEHIND, presence::TELL_AT_ONCE};
 
+/// What a frame for one session alone takes beside its bytes: its place and its allocations.
+const OWN_FRAME_BYTES: usize = 96;
+
 /// Which states a session is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takes {
@@ -261,7 +264,7 @@ impl Outbox {
 
     /// Adds frames for this session alone.
     pub fn push_own(&mut self, frame: Bytes) {
-        self.own_bytes += frame.len();
+        self.own_bytes += frame.len() + OWN_FRAME_BYTES;
         self.own.push_back(frame);
     }
 
@@ -271,7 +274,7 @@ impl Outbox {
         self.own_bytes = 0;
     }
 
-    /// Bytes of frames for this session alone.
+    /// Bytes of frames for this session alone, and what it takes to keep them.
     pub fn own_bytes(&self) -> usize {
         self.own_bytes
     }
@@ -337,7 +340,7 @@ impl Outbox {
     /// Takes the next of its own frames.
     pub fn next_own(&mut self) -> Option<Bytes> {
         let frame = self.own.pop_front()?;
-        self.own_bytes -= frame.len();
+        self.own_bytes -= frame.len() + OWN_FRAME_BYTES;
         Some(frame)
     }
 

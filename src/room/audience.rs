@@ -209,7 +209,11 @@ impl Audience {
     /// Tells all sessions that nothing more comes from this owner.
     pub fn tell_gone(&self) {
         for worker in self.workers.values() {
-            worker.listener.gone.do_send(OwnerGone(self.owner));
+            let entered = worker.pending.iter().flat_map(|news| &news.entered);
+            worker.listener.gone.do_send(OwnerGone {
+                owner: self.owner,
+                waiting: entered.map(|entered| entered.session).collect(),
+            });
         }
     }
 

@@ -64,6 +64,8 @@ impl<M: Model> Room<M> {
                 self.give_up(&err, ctx);
                 return Err(ImportError::Unknown(err.to_string()));
             }
+            // After the restart the new epoch may be there.
+            Err(err @ AppendError::Failed(_)) => return Err(ImportError::Unknown(err.to_string())),
             Err(err) => {
                 if let AppendError::Conflict { .. } = err {
                     self.give_up(&err, ctx);
@@ -91,7 +93,7 @@ impl<M: Model> Room<M> {
         let views = Views::one(view);
         self.moved_on(&views);
         // What was numbered in the old epoch is not meant for the new one.
-        for queued in &mut self.queue {
+        for queued in self.queue.iter_mut() {
             if queued.asked.number.is_some() {
                 let message = "the room began anew; its numbers start at 1 again";
                 let why = Rejection::new("gap", message);
