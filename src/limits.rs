@@ -14,6 +14,11 @@ pub const MAX_ACTIONS_UNDERWAY: usize = 1024;
 /// How many bytes of messages of one session may be on their way through the room.
 pub const MAX_BYTES_UNDERWAY: usize = 64 * 1024;
 
+/// How many actions may wait in all rooms for their batches, and how many bytes of messages asked
+/// for them; past it further ones are not taken but `overloaded`.
+pub const MAX_WAITING_ACTIONS: usize = 256 * 1024;
+pub const MAX_WAITING_BYTES: usize = 128 * 1024 * 1024;
+
 /// How many bytes of answers for one session alone may wait before it stops reading its socket.
 pub const MAX_OWN_BYTES: usize = 64 * 1024;
 
@@ -40,6 +45,9 @@ pub const REMEMBER_KEY_AT_LEAST: Duration = Duration::from_secs(24 * 3600);
 
 /// How many bytes an import may have: it is read whole before it changes anything.
 pub const MAX_IMPORT_BYTES: usize = 64 * 1024 * 1024;
+
+/// How many journals and exports one worker tells at a time; past it `overloaded`.
+pub const MAX_READINGS: usize = 64;
 
 /// How long a session that may not submit more leaves its socket unread; after that it reads on
 /// and answers each further action with `overloaded`.

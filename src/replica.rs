@@ -7,6 +7,7 @@
 
 mod asked;
 mod draft;
+mod history;
 mod numbers;
 mod views;
 
@@ -17,6 +18,7 @@ use serde_json::value::to_raw_value;
 pub use self::{
     asked::{Asked, Declined, Number, Retry, Verdict, gap},
     draft::check_size,
+    history::{History, ReplayError, RestoreError},
     views::Views,
 };
 use self::{
@@ -25,18 +27,16 @@ use self::{
 };
 use crate::{
     entry::{Batch, Entry, Position, Refusal, Refused, Snapshot},
-    ids::{BatchId, Millis, Revision},
+    ids::{BatchId, Millis},
     limits::Limits,
-    model::{By, Model, Stored},
+    model::{By, Model},
     rejection::Rejection,
     settled::Settled,
 };
 
 /// One node's copy of a room.
 pub struct Replica<M: Model> {
-    state: M::State,
-    position: Position,
-    at: Millis,
+    history: History<M>,
     settled: Settled,
     limits: Arc<Limits>,
 }
@@ -57,9 +57,7 @@ impl<M: Model> Replica<M> {
     /// A room without entries, whose journal begins at `position`.
     pub fn new(position: Position, limits: Arc<Limits>) -> Self {
         Self {
-            state: M::State::default(),
-            position,
-            at: Millis::default(),
+            history: History::new(position),
             settled: Settled::default(),
             limits,
         }
@@ -68,8 +66,7 @@ impl<M: Model> Replica<M> {
     /// A room that begins with a state from elsewhere.
     pub fn begin(position: Position, at: Millis, state: M::State, limits: Arc<Limits>) -> Self {
         Self {
-            state,
-            at,
+            history: History::begin(position, at, state),
             ..Self::new(position, limits)
         }
     }
@@ -80,28 +77,8 @@ impl<M: Model> Replica<M> {
     ///
     /// [`RestoreError`] where another model or a newer version wrote it, or it cannot be read.
     pub fn restore(snapshot: &Snapshot, limits: Arc<Limits>) -> Result<Self, RestoreError> {
-        if snapshot.model != M::NAME {
-            return Err(RestoreError::OtherModel {
-                found: snapshot.model.clone(),
-                expected: M::NAME,
-            });
-        }
-        let state = match snapshot.version {
-            found if found > M::VERSION => {
-                let expected = M::VERSION;
-                return Err(RestoreError::Newer { found, expected });
-            }
-            found if found < M::VERSION => {
-                let stored = Stored::State(serde_json::from_str(snapshot.state.get())?);
-                let state = migrate::<M>(stored, found).map_err(RestoreError::Migrate)?;
-                serde_json::from_value(state)?
-            }
-            _ => serde_json::from_str(snapshot.state.get())?,
-        };
         Ok(Self {
-            state,
-            position: snapshot.position,
-            at: snapshot.at,
+            history: History::restore(snapshot)?,
             settled: Settled::from_remembered(snapshot.settled.iter().cloned()),
             limits,
         })
@@ -114,21 +91,21 @@ impl<M: Model> Replica<M> {
     /// Where the model's state cannot be written as JSON.
     pub fn snapshot(&self) -> serde_json::Result<Snapshot> {
         Ok(Snapshot {
-            position: self.position,
-            at: self.at,
+            position: self.position(),
+            at: self.history.at(),
             model: M::NAME.to_owned(),
             version: M::VERSION,
-            state: to_raw_value(&self.state)?,
+            state: to_raw_value(self.state())?,
             settled: self.settled.to_remembered(),
         })
     }
 
     pub fn position(&self) -> Position {
-        self.position
+        self.history.position()
     }
 
     pub fn state(&self) -> &M::State {
-        &self.state
+        self.history.state()
     }
 
     pub fn settled(&self) -> &Settled {
@@ -142,7 +119,7 @@ impl<M: Model> Replica<M> {
     /// `internal` where the model panics or its view cannot be written as JSON.
     pub fn view(&self) -> Result<Vec<u8>, Rejection> {
         let mut views = Views::default();
-        guarded(|| views.push(&M::view(&self.state)))?;
+        guarded(|| views.push(&M::view(self.state())))?;
         Ok(views.into_json())
     }
 
@@ -161,7 +138,7 @@ impl<M: Model> Replica<M> {
         now: Millis,
     ) -> Judged<M> {
         let (state, after, at, taken) = match before {
-            None => (&self.state, self.position, self.at, None),
+            None => (self.state(), self.position(), self.history.at(), None),
             Some(Judged {
                 batch,
                 state,
@@ -248,12 +225,8 @@ impl<M: Model> Replica<M> {
     ///
     /// If the replica moved on after it judged: the owner judges again then.
     pub fn adopt(&mut self, judged: Judged<M>) -> Views {
-        assert_eq!(
-            judged.batch.after, self.position,
-            "a batch is adopted where it was judged"
-        );
-        self.state = judged.state;
-        self.passed(&judged.batch, &judged.views);
+        self.history.pass(&judged.batch, judged.state);
+        self.settle(&judged.batch, &judged.views);
         judged.views
     }
 
@@ -264,90 +237,16 @@ impl<M: Model> Replica<M> {
     /// [`ReplayError`] where the batch does not follow, or the model does not take what it took
     /// before. The replica is of no use then: it may have taken a part of the batch.
     pub fn replay(&mut self, batch: &Batch) -> Result<Views, ReplayError> {
-        let after = self.position;
-        if batch.after != after {
-            return Err(ReplayError::Gap {
-                expected: after.rev.next(),
-            });
-        }
-        let mut views = Views::default();
-        for (rev, entry) in (after.rev.0 + 1..).map(Revision).zip(&batch.entries) {
-            if entry.rev != rev {
-                return Err(ReplayError::Gap { expected: rev });
-            }
-            let refused = |reason| ReplayError::Refused { rev, reason };
-            let by = By {
-                client: entry.client,
-                rev,
-                at: batch.at,
-            };
-            let action = stored_action::<M>(entry, batch.version).map_err(refused)?;
-            guarded(|| {
-                M::apply(&mut self.state, &action, &by)?;
-                views.push(&M::view(&self.state))
-            })
-            .map_err(refused)?;
-        }
-        self.passed(batch, &views);
+        let views = self.history.replay(batch)?;
+        self.settle(batch, &views);
         Ok(views)
     }
 
-    /// The batch is in: what it settles is settled, and the journal ends behind it.
-    fn passed(&mut self, batch: &Batch, views: &Views) {
+    /// What a batch settles is settled: it is in.
+    fn settle(&mut self, batch: &Batch, views: &Views) {
         let max = self.limits.max_clients_per_room;
         self.settled.settle(batch, |nth| views.get(nth), max);
-        self.position = batch.end();
-        self.at = batch.at;
     }
-}
-
-fn stored_action<M: Model>(entry: &Entry, version: u32) -> Result<M::Action, Rejection> {
-    let text = entry.action.get();
-    let unreadable = |err: serde_json::Error| Rejection::new("bad_field", err.to_string());
-    if version == M::VERSION {
-        return serde_json::from_str(text).map_err(unreadable);
-    }
-    if version > M::VERSION {
-        let message = format!(
-            "version {version} wrote it; this program reads version {}",
-            M::VERSION
-        );
-        return Err(Rejection::new("newer", message));
-    }
-    let stored = Stored::Action(serde_json::from_str(text).map_err(unreadable)?);
-    let action = migrate::<M>(stored, version)?;
-    serde_json::from_value(action).map_err(unreadable)
-}
-
-fn migrate<M: Model>(stored: Stored, from: u32) -> Result<serde_json::Value, Rejection> {
-    guarded(|| M::migrate(stored, from))
-}
-
-/// A snapshot cannot be gone on from.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RestoreError {
-    #[error("the data is of the model {found:?}; this program has {expected:?}")]
-    OtherModel {
-        found: String,
-        expected: &'static str,
-    },
-    #[error("the data is of version {found} of the model; this program reads up to {expected}")]
-    Newer { found: u32, expected: u32 },
-    #[error("the data of an older version cannot be brought up: {0}")]
-    Migrate(Rejection),
-    #[error("the stored state cannot be read: {0}")]
-    Unreadable(#[from] serde_json::Error),
-}
-
-/// A batch cannot be applied.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReplayError {
-    #[error("the batch does not follow: revision {} was expected", expected.0)]
-    Gap { expected: Revision },
-    #[error("the model does not take revision {} again: {reason}", rev.0)]
-    Refused { rev: Revision, reason: Rejection },
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod handlers;
 mod import;
 mod load;
 mod messages;
+mod queue;
 mod shown;
 
 use std::{
@@ -27,6 +28,7 @@ use self::{
     answers::{Committed, Queued, answer, message},
     audience::{Answers, Audience, Told},
     messages::WaitingImport,
+    queue::Queue,
     shown::{Shown, every_state, users_frame},
 };
 pub use self::{
@@ -35,6 +37,7 @@ pub use self::{
     messages::{
         Act, Gone, Import, ImportError, Join, Leave, Look, Outcome, Rest, Seen, Settle, Submit,
     },
+    queue::Waiting,
 };
 use crate::{
     deliver::Answer,
@@ -73,7 +76,7 @@ pub struct Room<M: Model> {
     saved_at: Option<Instant>,
     presence: Presence,
     audience: Audience,
-    queue: VecDeque<Queued<M::Action>>,
+    queue: Queue<M::Action>,
     imports: VecDeque<WaitingImport<M>>,
     /// Until then whoever comes too early is asked to wait.
     hold_until: Option<Instant>,
@@ -99,6 +102,7 @@ impl<M: Model> Room<M> {
         name: RoomName,
         journal: Arc<dyn Journal>,
         limits: Arc<Limits>,
+        waiting: Waiting,
     ) -> Self {
         let backlog_bytes = limits.backlog_bytes;
         let nowhere = Position::start(Epoch(Uuid::nil()));
@@ -114,7 +118,7 @@ impl<M: Model> Room<M> {
             saved_at: None,
             presence: Presence::default(),
             audience: Audience::new(id, backlog_bytes),
-            queue: VecDeque::new(),
+            queue: Queue::new(waiting),
             imports: VecDeque::new(),
             hold_until: None,
             in_flight: None,

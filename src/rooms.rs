@@ -23,13 +23,14 @@ use crate::{
     journal::Journal,
     limits::Limits,
     model::Model,
-    room::{Rest, Room, Settle},
+    room::{Rest, Room, Settle, Waiting},
 };
 
 /// The actor that knows every room in memory.
 pub struct Rooms<M: Model> {
     journal: Arc<dyn Journal>,
     limits: Arc<Limits>,
+    waiting: Waiting,
     slots: HashMap<RoomName, Slot<M>>,
 }
 
@@ -106,6 +107,7 @@ impl<M: Model> Rooms<M> {
         Self {
             journal,
             limits,
+            waiting: Waiting::default(),
             slots: HashMap::new(),
         }
     }
@@ -118,6 +120,7 @@ impl<M: Model> Rooms<M> {
             name.clone(),
             self.journal.clone(),
             self.limits.clone(),
+            self.waiting.clone(),
         );
         let slot = Slot {
             owner,

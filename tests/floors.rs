@@ -26,6 +26,7 @@ const FLOORS: [&[&str]; 5] = [
         "replica",
         "replica/asked",
         "replica/draft",
+        "replica/history",
         "replica/numbers",
         "replica/views",
         "presence",
@@ -52,6 +53,7 @@ const FLOORS: [&[&str]; 5] = [
         "room/shown",
         "room/load",
         "room/messages",
+        "room/queue",
         "rooms",
     ],
     &[
@@ -210,6 +212,7 @@ fn imports_are_read_however_they_are_written() {
         "rate",
         "room/load",
         "room/messages",
+        "room/queue",
         "socket",
         "socket/admission",
     ];

@@ -4,20 +4,22 @@ mod support;
 
 use std::{
     io::{Read, Write},
+    net::Shutdown,
     sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
 use support::{
     Event, PLUS, Server, await_that,
-    http::{HANDSHAKE, handshake, request},
+    held::HeldJournal,
+    http::{HANDSHAKE, get, handshake, request, request_with},
     in_process::InProcess,
     raw::{Raw, TEXT, frame},
 };
 use tallyroom::{
     journal::memory::MemoryJournal,
-    limits::Limits,
-    model::{By, Model},
+    limits::{Limits, MAX_ACTIONS_UNDERWAY, MAX_BATCH_ACTIONS, MAX_READINGS, MAX_WAITING_ACTIONS},
+    model::{By, Model, counter::Counter},
     rejection::Rejection,
 };
 
@@ -204,4 +206,66 @@ fn half_a_head_is_cut_after_the_handshake_time() {
     await_that("twice the time is over", || start.elapsed().as_secs() >= 2);
     client.plus();
     client.expect_state(1);
+}
+
+/// Acts nearly as often as a session may at a time, and is gone as soon as all of it was read.
+fn act_and_leave(port: u16) {
+    let mut visitor = Raw::join(port, "/");
+    let often = frame(TEXT, PLUS.as_bytes()).repeat(MAX_ACTIONS_UNDERWAY - 1);
+    visitor.write(&often).unwrap();
+    visitor.stream.shutdown(Shutdown::Write).unwrap();
+    visitor.read_to_end();
+}
+
+#[test]
+fn whoever_acts_and_leaves_again_and_again_leaves_no_more_behind_than_may_wait() {
+    let journal = HeldJournal::new();
+    let server = InProcess::start::<Counter>(journal.clone(), Limits::default());
+    // Beside what waits one batch is in flight, and the next is judged.
+    let most = MAX_WAITING_ACTIONS + 2 * MAX_BATCH_ACTIONS;
+    for _ in 0..most / (MAX_ACTIONS_UNDERWAY - 1) + 2 {
+        act_and_leave(server.port());
+    }
+    let mut late = server.client();
+    late.plus();
+    late.expect_error("overloaded");
+    let headers = ["Content-Type: application/json", "Idempotency-Key: order-7"];
+    let path = "/api/rooms/main/actions";
+    let posted = request_with(server.port(), "POST", path, &headers, PLUS);
+    posted.assert_problem(503, "overloaded");
+    journal.release(most);
+    let taken = || get(server.port(), "/api/rooms/main").json()["value"].as_u64();
+    await_that("what waited is in", || {
+        taken() >= Some(MAX_WAITING_ACTIONS as u64)
+    });
+    late.plus();
+    let counted = taken().unwrap() as usize;
+    assert!(counted <= most + 1, "{counted}");
+}
+
+#[test]
+fn as_many_journals_are_told_at_a_time_as_may_be() {
+    let server = Server::start(&["--workers", "1", "--session-rate", "0"]);
+    let mut client = server.client();
+    client.send_often(PLUS, 20_000);
+    client.expect_state(20_000);
+    let ask = || {
+        let mut stream = support::connect(("127.0.0.1", server.port()));
+        let request = "GET /api/rooms/main/journal HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut begin = [0; 12];
+        stream.read_exact(&mut begin).unwrap();
+        (stream, String::from_utf8(begin.into()).unwrap())
+    };
+    let mut unread: Vec<_> = (0..MAX_READINGS).map(|_| ask()).collect();
+    assert!(unread.iter().all(|(_, begin)| begin == "HTTP/1.1 200"));
+    for path in ["/api/rooms/main/journal", "/api/export?room=main"] {
+        get(server.port(), path).assert_problem(503, "overloaded");
+    }
+    unread.pop();
+    await_that("there is place again", || {
+        get(server.port(), "/api/export?room=main").status == 200
+    });
+    let twice = get(server.port(), "/api/export?room=main&room=main");
+    assert_eq!(twice.lines().len(), 1);
 }

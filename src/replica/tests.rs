@@ -6,9 +6,12 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    ids::{ClientId, Epoch},
+    ids::{ClientId, Epoch, Revision},
     limits::WINDOW,
-    model::counter::{Counter, CounterAction, CounterState, MAX_VALUE},
+    model::{
+        Stored,
+        counter::{Counter, CounterAction, CounterState, MAX_VALUE},
+    },
     settled::First,
 };
 

@@ -20,17 +20,37 @@ use crate::{
     limits::MAX_BATCH_ACTIONS,
     model::Model,
     rejection::Rejection,
-    replica::{Judged, Number, Retry, Verdict, Views, gap},
+    replica::{Asked, Judged, Number, Retry, Verdict, Views, gap},
+    settled::Settled,
 };
 
 /// How long a client is asked to wait while the store takes nothing.
 const STORE_AWAY: Duration = Duration::from_secs(1);
+
+/// How long a client is asked to wait where too much waits already.
+const TURNED_AWAY: Duration = Duration::from_secs(1);
 
 /// The waits between attempts to learn the outcome of an append.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 
 impl<M: Model> Room<M> {
+    /// Lets actions wait for their batch, as far as they may.
+    pub(super) fn enqueue(
+        &mut self,
+        queued: impl IntoIterator<Item = Queued<M::Action>>,
+        ctx: &mut Context<Self>,
+    ) {
+        let turned_away: Vec<_> = queued
+            .into_iter()
+            .filter_map(|queued| self.queue.push(queued))
+            .collect();
+        if !turned_away.is_empty() {
+            self.turn_away(turned_away, ctx);
+        }
+        self.commit_soon(ctx);
+    }
+
     /// Commits what waits after the messages that are here already, so that they share a batch.
     pub(super) fn commit_soon(&mut self, ctx: &mut Context<Self>) {
         if !self.committing && (self.may_commit() || self.may_judge_ahead()) {
@@ -68,7 +88,7 @@ impl<M: Model> Room<M> {
 
     fn next_batch(&mut self) -> Vec<Queued<M::Action>> {
         let count = self.queue.len().min(self.max_batch());
-        self.queue.drain(..count).collect()
+        self.queue.take(count)
     }
 
     /// A batch's frames fit the backlog, so that a session that keeps up is not behind by one.
@@ -192,9 +212,7 @@ impl<M: Model> Room<M> {
     /// What was judged on something that did not come about is judged again.
     fn take_back(&mut self) {
         if let Some(InFlight { queued, .. }) = self.ahead.take() {
-            for queued in queued.into_iter().rev() {
-                self.queue.push_front(queued);
-            }
+            self.queue.put_back(queued);
         }
     }
 
@@ -257,26 +275,23 @@ impl<M: Model> Room<M> {
         self.hold_until = Some(Instant::now() + STORE_AWAY);
         let InFlight { queued, judged, .. } = in_flight;
         let settled = self.replica.settled();
-        let not_taken = |(queued, verdict): (&Queued<M::Action>, Verdict)| {
-            let Some(Number { client, n }) = queued.asked.number else {
-                return match verdict {
-                    Verdict::Refused(why) => Verdict::Refused(why),
-                    _ => Verdict::Retry(Retry::new(why.clone(), None, STORE_AWAY)),
-                };
-            };
-            let expected = settled.last(client) + 1;
-            if n < expected {
-                return Verdict::Repeated;
-            }
-            let why = match n > expected {
-                // Those behind the first that was not taken.
-                true => gap(n, expected),
-                false => why.clone(),
-            };
-            let after = STORE_AWAY.max(queued.asked.hold);
-            Verdict::Retry(Retry::new(why, Some(expected), after))
+        let not_taken = |(queued, verdict): (&Queued<M::Action>, Verdict)| match verdict {
+            Verdict::Refused(refused) if queued.asked.number.is_none() => Verdict::Refused(refused),
+            _ => not_taken(&queued.asked, settled, why, STORE_AWAY),
         };
         let verdicts = queued.iter().zip(judged.verdicts).map(not_taken).collect();
+        let answers = self.answers(queued, verdicts, &Views::default());
+        self.tell_states(answers, None, ctx);
+    }
+
+    /// More waits than may: what came last does not.
+    pub(super) fn turn_away(&mut self, queued: Vec<Queued<M::Action>>, ctx: &mut Context<Self>) {
+        let why = "more actions wait than the server takes; the action was not taken, try again";
+        let why = Rejection::new("overloaded", why);
+        let settled = self.replica.settled();
+        let not_taken =
+            |queued: &Queued<M::Action>| not_taken(&queued.asked, settled, &why, TURNED_AWAY);
+        let verdicts = queued.iter().map(not_taken).collect();
         let answers = self.answers(queued, verdicts, &Views::default());
         self.tell_states(answers, None, ctx);
     }
@@ -293,6 +308,25 @@ impl<M: Model> Room<M> {
             }
         }
     }
+}
+
+/// What is said to an action that is not judged: those of a client go on from its first that is not
+/// settled.
+fn not_taken<A>(asked: &Asked<A>, settled: &Settled, why: &Rejection, after: Duration) -> Verdict {
+    let after = after.max(asked.hold);
+    let Some(Number { client, n }) = asked.number else {
+        return Verdict::Retry(Retry::new(why.clone(), None, after));
+    };
+    let expected = settled.last(client) + 1;
+    if n < expected {
+        return Verdict::Repeated;
+    }
+    let why = match n > expected {
+        // Those behind the first that was not taken.
+        true => gap(n, expected),
+        false => why.clone(),
+    };
+    Verdict::Retry(Retry::new(why, Some(expected), after))
 }
 
 /// Commit what waits; sent by the owner to itself.

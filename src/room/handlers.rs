@@ -71,22 +71,21 @@ impl<M: Model> Handler<Submit<M>> for Room<M> {
             bytes,
             asked,
         });
-        self.queue.extend(queued);
-        self.commit_soon(ctx);
+        self.enqueue(queued, ctx);
     }
 }
 
 impl<M: Model> Handler<Act<M>> for Room<M> {
     type Result = ResponseFuture<Result<Outcome, Gone>>;
 
-    fn handle(&mut self, Act(asked): Act<M>, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Act { asked, bytes }: Act<M>, ctx: &mut Self::Context) -> Self::Result {
         let (reply, outcome) = oneshot::channel();
-        self.queue.push_back(Queued {
+        let queued = Queued {
             from: Asker::Request(reply),
-            bytes: 0,
+            bytes,
             asked,
-        });
-        self.commit_soon(ctx);
+        };
+        self.enqueue([queued], ctx);
         Box::pin(async { outcome.await.map_err(|_| Gone) })
     }
 }

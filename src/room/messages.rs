@@ -38,7 +38,11 @@ pub struct Submit<M: Model> {
 /// One action without a session; answered when it is committed or will not be.
 #[derive(Message)]
 #[rtype(result = "Result<Outcome, Gone>")]
-pub struct Act<M: Model>(pub Asked<M::Action>);
+pub struct Act<M: Model> {
+    pub asked: Asked<M::Action>,
+    /// Of the message that asked for it.
+    pub bytes: usize,
+}
 
 /// What became of an action.
 #[derive(Clone, Debug, PartialEq, Eq)]

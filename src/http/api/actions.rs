@@ -55,7 +55,8 @@ pub async fn post<M: Model>(
     }
     let asked = read::<M>(&text, number)?;
     let lease = api.lease(room.clone()).await?;
-    match lease.room().send(Act(asked)).await {
+    let bytes = text.len();
+    match lease.room().send(Act { asked, bytes }).await {
         Ok(Ok(outcome)) => Ok(answer(&room, outcome)),
         Ok(Err(gone)) => Err(Problem::unavailable(gone.to_string())),
         Err(_) => Err(Problem::unavailable(

@@ -6,11 +6,13 @@ use std::{
 };
 
 use actix_web::HttpRequest;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     http::problem::Problem,
     ids::{ClientId, RoomName},
     journal::Journal,
+    limits::MAX_READINGS,
     model::Model,
     rate::Rates,
     rejection::Rejection,
@@ -24,6 +26,12 @@ pub struct Api<M: Model> {
     pub journal: Arc<dyn Journal>,
     /// Of those who act without a session.
     pub rates: Option<Mutex<Rates<Actor>>>,
+    readings: Arc<Semaphore>,
+}
+
+/// A place among those who are told a journal or an export.
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Whose actions are counted together.
@@ -41,7 +49,18 @@ impl<M: Model> Api<M> {
             rates: rates.map(|rate| Mutex::new(Rates::new(rate))),
             sockets,
             journal,
+            readings: Arc::new(Semaphore::new(MAX_READINGS)),
         }
+    }
+
+    /// Lets a request read much, which it may do at its own pace.
+    pub fn read(&self) -> Result<Place, Problem> {
+        let permit = self.readings.clone().try_acquire_owned();
+        permit.map(|_permit| Place { _permit }).map_err(|_| {
+            let most =
+                format!("{MAX_READINGS} journals and exports are being told, as many as may be");
+            Problem::overloaded(format!("{most}; try again later"))
+        })
     }
 
     /// Keeps a room awake while a request is answered.

@@ -21,7 +21,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
-    context::{Api, is_admin, room_name},
+    context::{Api, Place, is_admin, room_name},
     query::Parameters,
 };
 use crate::{
@@ -29,10 +29,9 @@ use crate::{
     http::problem::Problem,
     ids::{ClientId, Millis, Revision, RoomName},
     journal::{Journal, ReadError},
-    limits::Limits,
     model::Model,
     rejection::Rejection,
-    replica::{Replica, Views},
+    replica::{History, Views},
 };
 
 /// How many entries are read at a time.
@@ -62,7 +61,7 @@ struct Reading<M: Model> {
     format: Format,
     alias: Alias,
     /// Makes the values, where the model wants them.
-    replica: Option<Replica<M>>,
+    history: Option<History<M>>,
     position: Position,
     /// Already read.
     batches: VecDeque<Arc<Batch>>,
@@ -72,6 +71,7 @@ struct Reading<M: Model> {
     /// How many entries may yet be told.
     left: u64,
     begun: bool,
+    _place: Place,
 }
 
 async fn open<M: Model>(
@@ -87,9 +87,10 @@ async fn open<M: Model>(
         store: api.journal.id(),
         admin: is_admin(request),
     };
-    let begun = begin(&*api.journal, &room, since, api.sockets.limits()).await;
+    let place = api.read()?;
+    let begun = begin(&*api.journal, &room, since).await;
     let Begun {
-        replica,
+        history,
         batches,
         position,
         until,
@@ -99,18 +100,19 @@ async fn open<M: Model>(
         room,
         format: Format::of(request),
         alias,
-        replica,
+        history,
         position,
         batches: batches.into(),
         since,
         until,
         left,
         begun: false,
+        _place: place,
     })
 }
 
 struct Begun<M: Model> {
-    replica: Option<Replica<M>>,
+    history: Option<History<M>>,
     batches: Vec<Arc<Batch>>,
     position: Position,
     until: Revision,
@@ -121,21 +123,20 @@ async fn begin<M: Model>(
     journal: &dyn Journal,
     room: &RoomName,
     since: Revision,
-    limits: &Arc<Limits>,
 ) -> Result<Begun<M>, ReadError> {
     let opened = journal.open(room).await?;
     let snapshot = journal.snapshot_at(room, since).await?;
     let position = snapshot.as_ref().map_or(opened.start, |kept| kept.position);
-    let replica = match (&snapshot, M::JOURNAL_VALUE) {
+    let history = match (&snapshot, M::JOURNAL_VALUE) {
         (_, false) => None,
-        (None, true) => Some(Replica::new(position, limits.clone())),
+        (None, true) => Some(History::new(position)),
         (Some(snapshot), true) => {
             let damaged = |err| ReadError::Damaged(format!("{err}"));
-            Some(Replica::restore(snapshot, limits.clone()).map_err(damaged)?)
+            Some(History::restore(snapshot).map_err(damaged)?)
         }
     };
     Ok(Begun {
-        replica,
+        history,
         batches: journal.replay(room, position, PIECE).await?,
         position,
         until: opened.end.rev,
@@ -174,8 +175,8 @@ impl<M: Model> Reading<M> {
 
     fn tell_batches(&mut self, lines: &mut Vec<u8>) -> Result<(), String> {
         while let Some(batch) = self.batches.pop_front() {
-            let views = match &mut self.replica {
-                Some(replica) => replica.replay(&batch).map_err(|err| err.to_string())?,
+            let views = match &mut self.history {
+                Some(history) => history.replay(&batch).map_err(|err| err.to_string())?,
                 None => Views::default(),
             };
             for (nth, entry) in batch.entries.iter().enumerate() {

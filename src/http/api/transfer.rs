@@ -15,7 +15,7 @@ use futures_util::stream;
 use serde_json::{Map, Value};
 
 use super::{
-    context::{Api, check_admin, check_origin, room_name},
+    context::{Api, Place, check_admin, check_origin, room_name},
     query::Parameters,
 };
 use crate::{
@@ -57,11 +57,15 @@ struct Exporting {
     rooms: VecDeque<RoomName>,
     /// All rooms are wanted, from behind this one on.
     more: Option<Option<RoomName>>,
+    _place: Place,
 }
 
 fn begin<M: Model>(request: &HttpRequest, api: &Api<M>) -> Result<Exporting, Problem> {
     let query = Parameters::of(request)?;
-    let rooms: VecDeque<_> = query.all("room").map(room_name).collect::<Result<_, _>>()?;
+    let mut known = HashSet::new();
+    let rooms = query.all("room").map(room_name);
+    let rooms = rooms.filter(|room| !room.as_ref().is_ok_and(|room| !known.insert(room.clone())));
+    let rooms: VecDeque<_> = rooms.collect::<Result<_, _>>()?;
     if rooms.is_empty() {
         check_admin(request)?;
     }
@@ -70,6 +74,7 @@ fn begin<M: Model>(request: &HttpRequest, api: &Api<M>) -> Result<Exporting, Pro
         limits: api.sockets.limits().clone(),
         more: rooms.is_empty().then_some(None),
         rooms,
+        _place: api.read()?,
     })
 }
 
