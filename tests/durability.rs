@@ -2,10 +2,20 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, thread};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
 
 use rusqlite::Connection;
-use support::{Event, PLUS, Server, await_that, command};
+use support::{Event, PLUS, Server, await_that, command, command_at};
 use tallyroom::{
     journal::disk::{DiskJournal, FILE, Keep, OpenError},
     model::ModelId,
@@ -193,28 +203,119 @@ fn what_is_no_data_folder_of_ours_is_refused_and_left_alone() {
     assert!(said.contains("cannot be used"), "{said}");
 }
 
+/// Runs the program as somebody whom the file system refuses things: the superuser may write
+/// everywhere, so its tests hand the program and the folder over to nobody.
+struct Plain {
+    top: TempDir,
+    program: PathBuf,
+    /// `None`: as whoever runs the tests.
+    user: Option<u32>,
+}
+
+impl Plain {
+    const NOBODY: u32 = 65534;
+
+    fn new() -> Self {
+        let top = TempDir::new().unwrap();
+        let data = top.path().join("data");
+        fs::create_dir(&data).unwrap();
+        let mut program = PathBuf::from(env!("CARGO_BIN_EXE_tallyroom"));
+        let user = (data.metadata().unwrap().uid() == 0).then_some(Self::NOBODY);
+        if user.is_some() {
+            set_mode(top.path(), 0o755);
+            let copy = top.path().join("tallyroom");
+            // By another process: a file that this one has open for writing is busy in every child
+            // that another test starts meanwhile, and cannot be run.
+            let copied = Command::new("cp").args([&program, &copy]).status();
+            assert!(copied.unwrap().success());
+            set_mode(&copy, 0o755);
+            program = copy;
+            chown(&data, user, user).unwrap();
+        }
+        Self { top, program, user }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.top.path().join("data")
+    }
+
+    fn command(&self) -> Command {
+        let store = store(&self.folder());
+        let mut command = command_at(
+            &self.program,
+            &["--listen", "127.0.0.1:0", "--store", &store],
+        );
+        command.current_dir(self.top.path());
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        command
+    }
+
+    /// What is said when it does not start; a server that does is ended, and fails the test.
+    #[track_caller]
+    fn refusal(&self) -> String {
+        let mut child = self.command().spawn().unwrap();
+        let mut said = String::new();
+        for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+            said += &line.unwrap();
+            if said.contains("open http://") {
+                child.kill().unwrap();
+            }
+        }
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(1), "{said}");
+        said
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
 #[test]
 fn a_folder_that_may_not_be_written_ends_the_start() {
-    let folder = TempDir::new().unwrap();
-    let locked = folder.path().join("locked");
-    fs::create_dir(&locked).unwrap();
-    fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
-    let writable = fs::write(locked.join("probe"), "").is_ok();
-    if writable {
-        // The superuser may write everywhere; what is under a file may nobody.
-        eprintln!(
-            "run by the superuser: a folder within a file stands for one that may not be written"
-        );
-        let file = folder.path().join("plain");
-        fs::write(&file, "").unwrap();
-        let (code, said) = refusal(&file.join("data"));
-        assert_eq!(code, Some(1));
-        assert!(said.contains("plain/data cannot be used"), "{said}");
-        return;
+    let plain = Plain::new();
+    set_mode(&plain.folder(), 0o555);
+    let said = plain.refusal();
+    assert!(said.contains("data cannot be used"), "{said}");
+    set_mode(&plain.folder(), 0o755);
+}
+
+/// It was opened for reading alone, and every action was refused by a server that seemed well.
+#[test]
+fn a_database_that_may_not_be_written_ends_the_start() {
+    let plain = Plain::new();
+    let (folder, file) = (plain.folder(), plain.folder().join(FILE));
+    let mut server = Server::spawn(plain.command());
+    let mut client = server.client();
+    client.plus();
+    client.expect_state(1);
+    client.close();
+    server.signal("TERM");
+    server.await_exit();
+    let before = fs::read(&file).unwrap();
+    for (path, locked, open) in [(&folder, 0o555, 0o755), (&file, 0o444, 0o644)] {
+        set_mode(path, locked);
+        let said = plain.refusal();
+        let names = format!("{} cannot be written", file.display());
+        assert!(said.contains(&names), "{locked:o}: {said}");
+        set_mode(path, open);
+        assert_eq!(fs::read(&file).unwrap(), before);
+        let left = fs::read_dir(&folder).unwrap().count();
+        assert_eq!(left, 2, "the database and the lock");
     }
-    let (code, said) = refusal(&locked);
-    assert_eq!(code, Some(1));
-    assert!(said.contains("locked cannot be used"), "{said}");
+    // What only the log has is left where a server was killed.
+    let server = Server::spawn(plain.command());
+    server.client().plus();
+    drop(server);
+    for path in [file.clone(), folder.join(format!("{FILE}-wal"))] {
+        set_mode(&path, 0o444);
+        let said = plain.refusal();
+        assert!(said.contains("cannot be written"), "{said}");
+        set_mode(&path, 0o644);
+    }
+    assert!((1..=2).contains(&Server::spawn(plain.command()).client().first()));
 }
 
 #[test]

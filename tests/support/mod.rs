@@ -28,6 +28,7 @@ pub mod v1;
 use std::{
     io::{BufRead, BufReader},
     net::{TcpStream, ToSocketAddrs},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -156,7 +157,12 @@ impl Drop for Server {
 
 /// The program with these arguments and none of the environment's settings.
 pub fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tallyroom"));
+    command_at(Path::new(env!("CARGO_BIN_EXE_tallyroom")), args)
+}
+
+/// The same for a copy of the program.
+pub fn command_at(program: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("TALLYROOM_") || name == "RUST_LOG" {

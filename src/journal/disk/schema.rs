@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OptionalExtension, ffi};
 use uuid::Uuid;
 
 use crate::{ids::Epoch, model::ModelId};
@@ -78,13 +78,14 @@ UPDATE batches SET entries = (
 
 /// Opens the database for writing, and makes it where there is none.
 pub fn open(file: &Path, model: ModelId) -> Result<Connection, OpenError> {
-    let database = |err| OpenError::Database {
-        file: file.to_owned(),
-        err,
-    };
+    let database = |err| unusable(file, err);
     let mut connection = Connection::open(file).map_err(database)?;
+    check_writable(&connection).map_err(database)?;
     prepare(&connection).map_err(database)?;
-    let found = recognise(&connection, file)?;
+    let found = recognise(&connection, file).map_err(|err| match err {
+        OpenError::Database { err, .. } => database(err),
+        err => err,
+    })?;
     if let Found::Format(_) = found {
         check_model(&connection, file, model)?;
     }
@@ -94,7 +95,32 @@ pub fn open(file: &Path, model: ModelId) -> Result<Connection, OpenError> {
         Found::Format(format) => bring_up(&mut connection, format, model),
     };
     ready.map_err(database)?;
+    // The log beside it may be one that is only read.
+    connection
+        .execute_batch("BEGIN IMMEDIATE; ROLLBACK")
+        .map_err(database)?;
     Ok(connection)
+}
+
+/// SQLite opens what may not be written for reading alone, and says so with the first write.
+fn check_writable(connection: &Connection) -> rusqlite::Result<()> {
+    match connection.is_readonly(MAIN_DB)? {
+        false => Ok(()),
+        true => {
+            let err = ffi::Error::new(ffi::SQLITE_READONLY);
+            Err(rusqlite::Error::SqliteFailure(err, None))
+        }
+    }
+}
+
+/// Why a database cannot be used that is to be written.
+fn unusable(file: &Path, err: rusqlite::Error) -> OpenError {
+    let file = file.to_owned();
+    match err.sqlite_error_code() {
+        // Where the log beside the database cannot be made, it cannot be opened.
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => OpenError::NotWritable { file, err },
+        _ => OpenError::Database { file, err },
+    }
 }
 
 /// Whether a database that is only to be read holds a model's rooms as this program reads them.
@@ -288,6 +314,8 @@ pub enum OpenError {
         found: u32,
         expected: u32,
     },
+    #[error("{} cannot be written: {err}; let this process write it, the files beside it, and its folder", file.display())]
+    NotWritable { file: PathBuf, err: rusqlite::Error },
     #[error("{} cannot be opened: {err}", file.display())]
     Database { file: PathBuf, err: rusqlite::Error },
 }
