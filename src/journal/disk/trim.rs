@@ -109,3 +109,104 @@ pub fn drop_oldest(
         .prepare_cached(delete)?
         .execute((room, rev, part, PIECE))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::to_raw_value;
+    use tempfile::TempDir;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        entry::{Batch, Entry, Position},
+        ids::{BatchId, RoomName},
+        journal::disk::{
+            insert::{self, Head},
+            schema,
+        },
+        model::ModelId,
+    };
+
+    const MODEL: ModelId = ModelId {
+        name: "test",
+        version: 1,
+    };
+
+    /// Which revisions of a room are kept that had an entry a day for ten days, and snapshots at
+    /// revisions 3, 6 and 10.
+    fn kept(entries: Option<u32>, days: Option<u32>) -> Vec<u64> {
+        let folder = TempDir::new().unwrap();
+        let connection = schema::open(&folder.path().join("test.db"), MODEL).unwrap();
+        let name = RoomName::main();
+        let mut head = Head::find(&connection, &name, schema::epoch(&connection).unwrap()).unwrap();
+        let mut newest = None;
+        for day in 1..=10 {
+            let batch = batch(head.end, Millis(day * DAY_MS));
+            head = insert::batch(&connection, &name, head, &batch).unwrap();
+            if [3, 6, 10].contains(&day) {
+                let snapshot = snapshot(head.end, batch.at);
+                insert::snapshot(&connection, head.room.unwrap(), &snapshot).unwrap();
+                newest = Some(snapshot);
+            }
+        }
+        let (room, keep) = (head.room.unwrap(), Keep { entries, days });
+        let up_to = thin_out(&connection, room, &newest.unwrap(), keep).unwrap();
+        if let Some(up_to) = up_to {
+            drop_oldest(&connection, room, up_to).unwrap();
+        }
+        let mut revs = connection
+            .prepare("SELECT rev FROM batches ORDER BY rev")
+            .unwrap();
+        let revs = revs.query_map([], |row| row.get(0)).unwrap();
+        revs.collect::<Result<_, _>>().unwrap()
+    }
+
+    fn batch(after: Position, at: Millis) -> Batch {
+        let entry = Entry {
+            rev: after.rev.next(),
+            client: None,
+            n: None,
+            action: to_raw_value(&1).unwrap(),
+        };
+        Batch {
+            id: BatchId(Uuid::new_v4()),
+            after,
+            at,
+            version: 1,
+            entries: vec![entry],
+            refusals: Vec::new(),
+        }
+    }
+
+    fn snapshot(position: Position, at: Millis) -> Snapshot {
+        Snapshot {
+            position,
+            at,
+            model: "test".to_owned(),
+            version: 1,
+            state: to_raw_value(&1).unwrap(),
+            settled: Vec::new(),
+        }
+    }
+
+    fn from(first: u64) -> Vec<u64> {
+        (first..=10).collect()
+    }
+
+    #[test]
+    fn entries_of_the_last_days_are_kept_and_those_before_a_snapshot_of_older_ones_dropped() {
+        for (days, first) in [(1, 7), (3, 7), (4, 4), (6, 4), (7, 1), (30, 1)] {
+            assert_eq!(kept(None, Some(days)), from(first), "{days} days");
+        }
+    }
+
+    #[test]
+    fn of_entries_and_days_whichever_is_met_first_drops() {
+        assert_eq!(kept(None, None), from(1));
+        assert_eq!(kept(Some(100), Some(100)), from(1));
+        assert_eq!(kept(Some(100), Some(1)), from(7), "by days");
+        assert_eq!(kept(Some(2), Some(100)), from(7), "by entries");
+        assert_eq!(kept(Some(5), Some(1)), from(7), "by days");
+        assert_eq!(kept(Some(2), Some(5)), from(7), "by entries");
+    }
+}
