@@ -411,6 +411,8 @@ fn since(connection: &Connection, room: &RoomName, after: Position) -> Vec<Arc<B
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use serde_json::value::to_raw_value;
     use tempfile::TempDir;
     use uuid::Uuid;
@@ -444,26 +446,30 @@ mod tests {
         }
     }
 
-    /// Commits a batch whose one entry has so many bytes.
-    fn append(state: &mut State, after: Position, bytes: usize) -> Result<Position, AppendError> {
+    /// A batch whose one entry has so many bytes.
+    fn batch(after: Position, bytes: usize) -> Batch {
         let entry = Entry {
             rev: after.rev.next(),
             client: None,
             n: None,
             action: to_raw_value(&"x".repeat(bytes)).unwrap(),
         };
-        let batch = Batch {
+        Batch {
             id: BatchId(Uuid::new_v4()),
             after,
             at: Millis(1),
             version: 1,
             entries: vec![entry],
             refusals: Vec::new(),
-        };
+        }
+    }
+
+    /// Commits a batch whose one entry has so many bytes.
+    fn append(state: &mut State, after: Position, bytes: usize) -> Result<Position, AppendError> {
         let (reply, mut outcome) = oneshot::channel();
         state.commit(vec![Append {
             room: RoomName::main(),
-            batch: Arc::new(batch),
+            batch: Arc::new(batch(after, bytes)),
             reply,
         }]);
         outcome.try_recv().unwrap()
@@ -527,5 +533,47 @@ mod tests {
         assert!(matches!(failed, AppendError::Unavailable(_)));
         let start = Position::start(state.epoch);
         append(&mut state, start, 10).unwrap();
+    }
+
+    /// One fsync serves all that wait.
+    #[test]
+    fn batches_of_all_rooms_that_wait_are_one_transaction() {
+        const ROOMS: usize = 50;
+        let folder = TempDir::new().unwrap();
+        let mut state = state(&folder);
+        let commits = Arc::new(AtomicUsize::new(0));
+        let counted = commits.clone();
+        let hook = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        state.connection.commit_hook(Some(hook)).unwrap();
+        let (commands, waiting) = mpsc::channel();
+        let start = Position::start(state.epoch);
+        let outcomes: Vec<_> = (0..ROOMS)
+            .map(|room| {
+                let (reply, outcome) = oneshot::channel();
+                let append = Append {
+                    room: format!("room-{room}").parse().unwrap(),
+                    batch: Arc::new(batch(start, 10)),
+                    reply,
+                };
+                commands.send(Command::Append(append)).ok().unwrap();
+                outcome
+            })
+            .collect();
+        drop(commands);
+        state.run(&waiting);
+        for mut outcome in outcomes {
+            let end = outcome.try_recv().unwrap().unwrap();
+            assert_eq!(end.rev, start.rev.next());
+        }
+        assert_eq!(commits.load(Ordering::Relaxed), 1);
+        let rows = "SELECT count(DISTINCT room) FROM batches";
+        let rows: usize = state
+            .connection
+            .query_row(rows, [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(rows, ROOMS);
     }
 }
