@@ -76,10 +76,22 @@ fn leave_a_map(rng: &mut Rng, data: &Path) {
     }
 }
 
-/// Moments anywhere in the log, half of them close to a sync.
+/// Moments anywhere in the log from there on, every other one within a few operations of a sync.
 fn anywhere(log: &[u8], count: usize, from: u64, rng: &mut Rng) -> Vec<u64> {
-    let ends: Vec<u64> = ends(log).into_iter().filter(|end| *end >= from).collect();
-    let pick = |_| ends[rng.usize(..ends.len())];
+    const FEW: usize = 3;
+    let mut ends = ends(log);
+    ends.retain(|end| end.at >= from);
+    let syncs: Vec<usize> = (0..ends.len()).filter(|end| ends[*end].synced).collect();
+    let pick = |nth| {
+        let end = match nth % 2 {
+            0 => rng.usize(..ends.len()),
+            _ => {
+                let sync = syncs[rng.usize(..syncs.len())];
+                rng.usize(sync.saturating_sub(FEW)..=(sync + FEW).min(ends.len() - 1))
+            }
+        };
+        ends[end].at
+    };
     (0..count).map(pick).collect()
 }
 

@@ -28,6 +28,9 @@ struct Record<'a> {
 
 const HEADER: usize = 24;
 
+/// The number of the operation in `layer.c`.
+const SYNC: u32 = 7;
+
 impl<'a> Records<'a> {
     pub fn new(log: &'a [u8]) -> Self {
         Self { log, at: 0 }
@@ -51,12 +54,23 @@ impl<'a> Records<'a> {
     }
 }
 
+/// A moment between two operations.
+#[derive(Clone, Copy)]
+pub struct End {
+    pub at: u64,
+    /// Whether the operation before it synced a file.
+    pub synced: bool,
+}
+
 /// Where the records of a log end.
-pub fn ends(log: &[u8]) -> Vec<u64> {
+pub fn ends(log: &[u8]) -> Vec<End> {
     let mut records = Records::new(log);
     let mut ends = Vec::new();
-    while records.next().is_some() {
-        ends.push(records.at as u64);
+    while let Some(record) = records.next() {
+        ends.push(End {
+            at: records.at as u64,
+            synced: record.operation == SYNC,
+        });
     }
     ends
 }
@@ -193,7 +207,7 @@ impl Disk {
                 let write = Write::Truncate(record.offset as usize);
                 self.file(record).pending.push((write, Fate::Open));
             }
-            7 => self.file(record).sync(),
+            SYNC => self.file(record).sync(),
             8 => self.sync_folder(&path()),
             9 => self.file(record).doom(),
             other => panic!("an operation {other}"),
