@@ -145,6 +145,10 @@ fn all_that_was_told_survives_a_loss_of_power_at_any_moment() {
         let end = if life == 1 { End::Stopped } else { End::Killed };
         story.live(&FLAGS, end, |_, acked| acked > 12_000);
     }
+    // With syncs that take their time, whoever is told before they are done is told too early.
+    let slow_from = story.watched.now();
+    story.watched.set(Switch::SyncTakes, 15);
+    story.live(&FLAGS, End::Killed, |_, acked| acked > 3_000);
     let log = story.watched.log();
     let data = story.watched.data();
     assert!(
@@ -157,6 +161,7 @@ fn all_that_was_told_survives_a_loss_of_power_at_any_moment() {
     );
     let mut rng = Rng::with_seed(seed);
     let mut at = anywhere(&log, count, 0, &mut rng);
+    at.extend(anywhere(&log, count / 2, slow_from, &mut rng));
     at.push(log.len() as u64);
     let moments = moments(&log, at, &mut rng, Loss::random);
     story.check_all(&moments);
@@ -204,6 +209,43 @@ fn a_disk_that_lies_is_found_out() {
     let said = checked.unwrap_err();
     let said = said.downcast_ref::<String>().unwrap();
     assert!(said.starts_with("welcome says"), "{said}");
+}
+
+/// And where those who wait for a sync go on before it is done.
+#[test]
+fn acks_before_the_sync_are_found_out() {
+    let seed = seed();
+    let mut story = Story::new(seed);
+    let mut early_from = None;
+    story.live(&FLAGS, End::Killed, |watched, acked| {
+        if acked > 500 && early_from.is_none() {
+            watched.set(Switch::SyncTakes, 20);
+            watched.set(Switch::SyncReturnsEarly, 1);
+            early_from = Some(watched.now());
+        }
+        acked > 1_500
+    });
+    let log = story.watched.log();
+    let ends: Vec<disk::End> = ends(&log);
+    let before_syncs = ends.windows(2).filter(|pair| pair[1].synced);
+    let before_syncs = before_syncs.map(|pair| pair[0].at);
+    let late: Vec<u64> = before_syncs
+        .filter(|at| *at > early_from.unwrap())
+        .collect();
+    let few = late
+        .iter()
+        .copied()
+        .step_by(late.len().div_ceil(10))
+        .collect();
+    let moments = moments(&log, few, &mut Rng::with_seed(seed), |_| Loss::ALL);
+    let is_found_out = |moment| {
+        let checked = catch_unwind(AssertUnwindSafe(|| story.check(moment)));
+        let said = checked
+            .err()
+            .and_then(|said| said.downcast::<String>().ok());
+        said.is_some_and(|said| said.starts_with("welcome says"))
+    };
+    assert!(moments.iter().any(is_found_out));
 }
 
 /// A numbered client and a classic one in the room `main`, who have both acted.
@@ -306,7 +348,7 @@ fn after_a_sync_that_failed_nothing_more_is_acked_and_what_was_is_there() {
         1,
         "later ones would have been well"
     );
-    assert!(two.server.log().contains("nothing more is committed"));
+    two.server.await_log("nothing more is committed");
     two.server.signal("KILL");
     two.server.await_exit();
 
@@ -349,7 +391,7 @@ fn a_full_disk_refuses_and_goes_on_by_itself_when_there_is_space() {
         assert_eq!(two.classic.next_state(), two.value + 4);
         two.value += 4;
     }
-    assert!(two.server.log().contains("the store has space again"));
+    two.server.await_log("the store has space again");
     two.server.signal("KILL");
     two.server.await_exit();
     verify(&two.ledger, &watched.data(), two.value);
@@ -379,7 +421,7 @@ fn a_disk_that_is_full_now_and_then_loses_nothing_when_the_power_fails() {
 fn a_checkpoint_whose_sync_fails_costs_nothing() {
     let seed = seed();
     let mut story = Story::new(seed);
-    story.watched.set(Switch::SyncOf, b'b');
+    story.watched.set(Switch::FailsOf, b'b');
     let mut begun = None;
     story.live(&FLAGS, End::Killed, |watched, acked| {
         // Not while the database is made.

@@ -7,8 +7,8 @@
  * something finds all that it stands on in the log. Nothing is really synced. The bytes of the file
  * POWER_LOSS_SWITCHES say what goes wrong; see `enum`.
  *
- * Files that are only mapped, as SQLite's -shm, are no one's memory after a loss of power, and are not
- * watched.
+ * Files that are mapped, as SQLite's -shm, are no one's memory after a loss of power, and are not in the
+ * log.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -24,6 +24,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 /* The same numbers as in `log.rs`. */
@@ -37,15 +38,23 @@ enum switch_at {
     SYNC_FAILS = 0,
     /* Syncs of files are said to be done, and are not. */
     SYNC_LIES = 1,
-    /* Of which files syncs fail: 0: all; 'b': the database (.db); 'l': its log (-wal). */
-    SYNC_OF = 2,
+    /* Of which files syncs, writes and reads fail: 0: all; 'b': the database (.db); 'l': its log (-wal). */
+    FAILS_OF = 2,
     /* Files do not grow any more: ENOSPC. */
     FULL = 3,
-    /* How many syncs failed, told by the layer. */
+    /* How many operations failed with EIO, told by the layer; it stops at 255. */
     FAILED = 4,
     /* The program is killed after the next operation: so that none is done and not in the log. */
     DIE = 5,
-    SWITCHES = 8
+    /* How many milliseconds a sync of a file takes. */
+    SYNC_TAKES = 6,
+    /* Syncs of files return at once, and are done only when that time is over. */
+    SYNC_RETURNS_EARLY = 7,
+    /* Writes fail, with EIO: 1: at once; 2: after a part was written. */
+    WRITE_FAILS = 8,
+    /* Reads fail, with EIO. */
+    READ_FAILS = 9,
+    SWITCHES = 16
 };
 
 struct record {
@@ -62,6 +71,8 @@ struct record {
 struct open_file {
     int watched;
     int is_dir;
+    /* It takes space like others, and is not in the log. */
+    int is_mapped;
     uint64_t file;
     char path[MAX_PATH];
 };
@@ -76,6 +87,8 @@ static volatile unsigned char *switches;
 static int (*real_open)(const char *, int, ...);
 static int (*real_openat)(int, const char *, int, ...);
 static int (*real_close)(int);
+static ssize_t (*real_read)(int, void *, size_t);
+static ssize_t (*real_pread)(int, void *, size_t, off_t);
 static ssize_t (*real_write)(int, const void *, size_t);
 static ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
 static int (*real_ftruncate)(int, off_t);
@@ -98,6 +111,8 @@ __attribute__((constructor)) static void begin(void) {
     real_open = real("open");
     real_openat = real("openat");
     real_close = real("close");
+    real_read = real("read");
+    real_pread = real("pread");
     real_write = real("write");
     real_pwrite = real("pwrite");
     real_ftruncate = real("ftruncate");
@@ -162,7 +177,7 @@ static uint64_t number_of(int fd) {
 /* Opens, and takes note of what was made or emptied by it. */
 static int opened(int at, const char *path, int flags, mode_t mode) {
     const char *rest = path[0] == '/' || at == AT_FDCWD ? within(path) : NULL;
-    if (!rest || ends_with(rest, "-shm")) return real_openat(at, path, flags, mode);
+    if (!rest) return real_openat(at, path, flags, mode);
     pthread_mutex_lock(&mutex);
     struct stat status;
     int is_new = stat(path, &status) != 0;
@@ -174,8 +189,10 @@ static int opened(int at, const char *path, int flags, mode_t mode) {
         file->watched = 1;
         file->file = number_of(fd);
         file->is_dir = fstat(fd, &status) == 0 && S_ISDIR(status.st_mode);
+        file->is_mapped = ends_with(rest, "-shm");
         strcpy(file->path, rest);
-        if (is_new) note_path(CREATE, file->file, rest);
+        if (file->is_mapped) {}
+        else if (is_new) note_path(CREATE, file->file, rest);
         else if (flags & O_TRUNC) note(TRUNCATE, file->file, 0, NULL, 0);
     }
     pthread_mutex_unlock(&mutex);
@@ -235,14 +252,35 @@ static size_t space_for(int fd, size_t length, off_t offset) {
     return offset < status.st_size ? (size_t)(status.st_size - offset) : 0;
 }
 
+static int is_to_fail(const struct open_file *file) {
+    if (file->is_mapped) return 0;
+    switch (switches[FAILS_OF]) {
+    case 'b': return ends_with(file->path, ".db");
+    case 'l': return ends_with(file->path, "-wal");
+    default: return 1;
+    }
+}
+
+static int failed(void) {
+    if (switches[FAILED] < 255) switches[FAILED]++;
+    errno = EIO;
+    return -1;
+}
+
+#define SECTOR 512
+
 static ssize_t written(int fd, struct open_file *file, const void *data, size_t length, off_t offset) {
     size_t space = space_for(fd, length, offset);
     if (space == 0 && length > 0) {
         errno = ENOSPC;
         return -1;
     }
+    if (switches[WRITE_FAILS] && is_to_fail(file)) {
+        if (switches[WRITE_FAILS] == 1 || space <= SECTOR) return failed();
+        space /= 2;
+    }
     ssize_t result = real_pwrite(fd, data, space, offset);
-    if (result > 0) note(WRITE, file->file, offset, data, (size_t)result);
+    if (result > 0 && !file->is_mapped) note(WRITE, file->file, offset, data, (size_t)result);
     return result;
 }
 
@@ -269,39 +307,100 @@ ssize_t write(int fd, const void *data, size_t length) {
     return result;
 }
 
+static int read_fails(int fd) {
+    pthread_mutex_lock(&mutex);
+    struct open_file *file = watched(fd);
+    int fails = file && !file->is_dir && switches[READ_FAILS] && is_to_fail(file);
+    if (fails) failed();
+    pthread_mutex_unlock(&mutex);
+    return fails;
+}
+
+ssize_t pread(int fd, void *data, size_t length, off_t offset) {
+    return read_fails(fd) ? -1 : real_pread(fd, data, length, offset);
+}
+
+ssize_t pread64(int fd, void *data, size_t length, off64_t offset) {
+    return pread(fd, data, length, (off_t)offset);
+}
+
+ssize_t read(int fd, void *data, size_t length) {
+    if (!watched(fd)) return real_read(fd, data, length);
+    return read_fails(fd) ? -1 : real_read(fd, data, length);
+}
+
+/* What the macros of _FORTIFY_SOURCE make of a call with a buffer of a size that is known. */
+ssize_t __pread_chk(int fd, void *data, size_t length, off_t offset, size_t size) {
+    (void)size;
+    return pread(fd, data, length, offset);
+}
+
+ssize_t __pread64_chk(int fd, void *data, size_t length, off64_t offset, size_t size) {
+    (void)size;
+    return pread(fd, data, length, (off_t)offset);
+}
+
+ssize_t __read_chk(int fd, void *data, size_t length, size_t size) {
+    (void)size;
+    return read(fd, data, length);
+}
+
 int ftruncate(int fd, off_t length) {
     pthread_mutex_lock(&mutex);
     struct open_file *file = watched(fd);
     int result = real_ftruncate(fd, length);
-    if (file && result == 0) note(TRUNCATE, file->file, length, NULL, 0);
+    if (file && !file->is_mapped && result == 0) note(TRUNCATE, file->file, length, NULL, 0);
     pthread_mutex_unlock(&mutex);
     return result;
 }
 
 int ftruncate64(int fd, off64_t length) { return ftruncate(fd, (off_t)length); }
 
-static int sync_fails(const struct open_file *file) {
-    if (!switches[SYNC_FAILS]) return 0;
-    switch (switches[SYNC_OF]) {
-    case 'b': return ends_with(file->path, ".db");
-    case 'l': return ends_with(file->path, "-wal");
-    default: return 1;
-    }
+static void wait_ms(unsigned ms) {
+    struct timespec time = {ms / 1000, (long)(ms % 1000) * 1000000};
+    while (nanosleep(&time, &time) != 0 && errno == EINTR) {}
+}
+
+/* A sync that its caller believes to be over. */
+struct late {
+    uint64_t file;
+    unsigned ms;
+};
+
+static void *sync_late(void *argument) {
+    struct late *late = argument;
+    wait_ms(late->ms);
+    pthread_mutex_lock(&mutex);
+    note(SYNC, late->file, 0, NULL, 0);
+    pthread_mutex_unlock(&mutex);
+    free(late);
+    return NULL;
+}
+
+static void return_early(const struct open_file *file) {
+    struct late *late = malloc(sizeof *late);
+    if (!late) give_up("malloc");
+    *late = (struct late){file->file, switches[SYNC_TAKES]};
+    pthread_t thread;
+    if ((errno = pthread_create(&thread, NULL, sync_late, late)) != 0) give_up("a thread");
+    pthread_detach(thread);
 }
 
 static int synced(int fd) {
+    /* Not while it holds others up: only who syncs waits. */
+    if (log_file >= 0 && watched(fd) && !switches[SYNC_RETURNS_EARLY]) wait_ms(switches[SYNC_TAKES]);
     pthread_mutex_lock(&mutex);
     struct open_file *file = watched(fd);
     int result = 0;
-    if (file && sync_fails(file)) {
+    if (file && switches[SYNC_FAILS] && is_to_fail(file)) {
         switches[SYNC_FAILS]--;
-        switches[FAILED]++;
         note(SYNC_FAILED, file->file, 0, NULL, 0);
-        errno = EIO;
-        result = -1;
+        result = failed();
     } else if (file && file->is_dir) {
         note_path(SYNC_DIR, 0, file->path);
-    } else if (file && !switches[SYNC_LIES]) {
+    } else if (file && switches[SYNC_RETURNS_EARLY]) {
+        return_early(file);
+    } else if (file && !file->is_mapped && !switches[SYNC_LIES]) {
         note(SYNC, file->file, 0, NULL, 0);
     }
     pthread_mutex_unlock(&mutex);

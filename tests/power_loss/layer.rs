@@ -17,10 +17,12 @@ use crate::support::{Server, command};
 pub enum Switch {
     SyncFails = 0,
     SyncLies = 1,
-    SyncOf = 2,
+    FailsOf = 2,
     Full = 3,
     Failed = 4,
     Die = 5,
+    SyncTakes = 6,
+    SyncReturnsEarly = 7,
 }
 
 /// A folder that is watched, and the log of what is asked of it.
@@ -42,7 +44,7 @@ impl Watched {
             .write(true)
             .open(folder.path().join("switches"))
             .unwrap();
-        switches.set_len(8).unwrap();
+        switches.set_len(16).unwrap();
         Self {
             folder,
             log,

@@ -109,6 +109,11 @@ impl Server {
         self.log.lock().unwrap().clone()
     }
 
+    /// Waits until the server has printed something.
+    pub fn await_log(&self, what: &str) {
+        await_that(what, || self.log().contains(what));
+    }
+
     /// A client in the room `main` that has heard its `users` and `state`.
     pub fn client(&self) -> Client {
         self.client_in("/")
