@@ -25,7 +25,7 @@ use fastrand::Rng;
 use layer::{Switch, serve};
 use support::{
     PLUS, Server,
-    http::request_with,
+    http::{get, request_with},
     is_long,
     kept::{Kept, check_folder},
     ledger::{self, Ledger, Planned, Said},
@@ -320,6 +320,30 @@ impl Two {
         assert!(answer.header("retry-after").is_some(), "{answer:?}");
     }
 
+    fn are_refused_again_and_again(&mut self, code: &str) {
+        self.act(3);
+        self.are_refused(code);
+        self.send_again();
+        self.are_refused(code);
+    }
+
+    /// What was refused is taken now, and more.
+    fn go_on(&mut self) {
+        self.send_again();
+        self.session.settle_all(&mut self.ledger).unwrap();
+        self.classic.expect_state(self.value + 3);
+        self.classic.plus();
+        assert_eq!(self.classic.next_state(), self.value + 4);
+        self.value += 4;
+    }
+
+    /// The server is killed, and all is there.
+    fn end(mut self, watched: &layer::Watched) {
+        self.server.signal("KILL");
+        self.server.await_exit();
+        verify(&self.ledger, &watched.data(), self.value);
+    }
+
     fn send_again(&mut self) {
         let unsettled = self.ledger.settled() + 1..=self.ledger.last();
         self.session.send_numbers(&self.ledger, unsettled).unwrap();
@@ -379,22 +403,100 @@ fn a_full_disk_refuses_and_goes_on_by_itself_when_there_is_space() {
     let mut two = Two::start(&watched);
     for _ in 0..2 {
         watched.set(Switch::Full, 1);
-        two.act(3);
-        two.are_refused("store_full");
-        two.send_again();
-        two.are_refused("store_full");
+        two.are_refused_again_and_again("store_full");
         watched.set(Switch::Full, 0);
-        two.send_again();
-        two.session.settle_all(&mut two.ledger).unwrap();
-        two.classic.expect_state(two.value + 3);
-        two.classic.plus();
-        assert_eq!(two.classic.next_state(), two.value + 4);
-        two.value += 4;
+        two.go_on();
     }
     two.server.await_log("the store has space again");
-    two.server.signal("KILL");
-    two.server.await_exit();
-    verify(&two.ledger, &watched.data(), two.value);
+    two.end(&watched);
+}
+
+#[test]
+fn a_write_that_failed_refuses_and_goes_on_by_itself_when_writes_succeed() {
+    let watched = layer::Watched::new();
+    let mut two = Two::start(&watched);
+    // At once, and after a part was written.
+    for how in [1, 2, 2, 1] {
+        watched.set(Switch::WriteFails, how);
+        two.are_refused_again_and_again("unavailable");
+        watched.set(Switch::WriteFails, 0);
+        two.go_on();
+    }
+    two.end(&watched);
+}
+
+#[test]
+fn what_cannot_be_read_is_refused_and_there_again_when_reads_succeed() {
+    let watched = layer::Watched::new();
+    let server = watched.start(&FLAGS);
+    let mut other = server.client_in("/r/other");
+    other.send_often(PLUS, 300);
+    other.expect_state(300);
+    drop(server);
+    let mut two = Two::start(&watched);
+    let port = two.server.port();
+    watched.set(Switch::ReadFails, 1);
+    for path in ["/api/rooms/other", "/api/rooms/other/journal"] {
+        get(port, path).assert_problem(503, "unavailable");
+    }
+    let (path, kind) = ("/api/rooms/other/actions", "Content-Type: application/json");
+    request_with(port, "POST", path, &[kind], PLUS).assert_problem(503, "unavailable");
+    // What is known goes on.
+    assert_eq!(get(port, "/api/rooms/main").status, 200);
+    two.act(3);
+    two.session.settle_all(&mut two.ledger).unwrap();
+    two.value += 3;
+    two.classic.expect_state(two.value);
+    watched.set(Switch::ReadFails, 0);
+    assert_eq!(two.server.client_in("/r/other").first(), 300);
+    two.end(&watched);
+}
+
+/// Each kind of error in turn, and well in between.
+#[test]
+fn a_disk_that_fails_now_and_then_loses_nothing_when_the_power_fails() {
+    let seed = seed();
+    let mut story = Story::new(seed);
+    let mut looks = 0;
+    let errors = [
+        (Switch::WriteFails, 1),
+        (Switch::WriteFails, 2),
+        (Switch::ReadFails, 1),
+    ];
+    story.live(&FLAGS, End::Killed, |watched, acked| {
+        let (switch, to) = errors[looks / 40 % errors.len()];
+        looks += 1;
+        watched.set(switch, if looks % 40 > 20 { to } else { 0 });
+        acked > 4_000 && looks > 400
+    });
+    let failed = story.watched.get(Switch::Failed);
+    assert!(failed > 10, "{failed} failed");
+    let log = story.watched.log();
+    let mut rng = Rng::with_seed(seed);
+    let at = anywhere(&log, 12, 0, &mut rng);
+    let moments = moments(&log, at, &mut rng, Loss::random);
+    story.check_all(&moments);
+}
+
+/// The database itself is written by checkpoints alone, and its log has all that they are to write.
+#[test]
+fn a_checkpoint_whose_writes_fail_costs_nothing() {
+    let seed = seed();
+    let mut story = Story::new(seed);
+    story.watched.set(Switch::FailsOf, b'b');
+    let mut begun = None;
+    story.live(&FLAGS, End::Killed, |watched, acked| {
+        // Not while the database is made.
+        begun = begun.or_else(|| Some(watched.now()));
+        let failed = watched.get(Switch::Failed);
+        watched.set(Switch::WriteFails, [2, 1, 0][usize::from(failed).min(2)]);
+        failed >= 2 && acked > 12_000
+    });
+    let log = story.watched.log();
+    let mut rng = Rng::with_seed(seed);
+    let at = anywhere(&log, 15, begun.unwrap(), &mut rng);
+    let moments = moments(&log, at, &mut rng, Loss::random);
+    story.check_all(&moments);
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub enum Switch {
     Die = 5,
     SyncTakes = 6,
     SyncReturnsEarly = 7,
+    WriteFails = 8,
+    ReadFails = 9,
 }
 
 /// A folder that is watched, and the log of what is asked of it.
@@ -63,6 +65,11 @@ impl Watched {
 
     /// Starts the program over the layer.
     pub fn start(&self, flags: &[&str]) -> Server {
+        Server::spawn(self.serve(flags))
+    }
+
+    /// The program over the layer.
+    pub fn serve(&self, flags: &[&str]) -> Command {
         self.set(Switch::Die, 0);
         let mut command = serve(&self.data(), flags);
         command
@@ -70,7 +77,7 @@ impl Watched {
             .env("POWER_LOSS_ROOT", self.root())
             .env("POWER_LOSS_LOG", &self.log)
             .env("POWER_LOSS_SWITCHES", self.folder.path().join("switches"));
-        Server::spawn(command)
+        command
     }
 
     pub fn set(&self, switch: Switch, to: u8) {

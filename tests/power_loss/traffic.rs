@@ -217,7 +217,9 @@ fn act_without_numbers(
                     shown.push((watched.now(), value));
                 }
                 Event::Users(_) => {}
-                Event::Error(code) if code == "store_full" => until -= 1,
+                Event::Error(code) if ["store_full", "unavailable"].contains(&code.as_str()) => {
+                    until -= 1;
+                }
                 Event::Closed(_) => return,
                 other => panic!("{other:?}"),
             }
