@@ -452,6 +452,32 @@ fn what_cannot_be_read_is_refused_and_there_again_when_reads_succeed() {
     two.end(&watched);
 }
 
+#[test]
+fn a_start_on_a_full_disk_says_so_and_leaves_all_as_it_was() {
+    let watched = layer::Watched::new();
+    // In a new folder, and in one with a value.
+    for value in [0, 1] {
+        watched.set(Switch::Full, 1);
+        let refused = watched.serve(&FLAGS).output().unwrap();
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        let file = watched.data().join(FILE).display().to_string();
+        assert!(
+            said.contains(&file) && said.contains("no space left"),
+            "{said}"
+        );
+        watched.set(Switch::Full, 0);
+        let mut server = watched.start(&FLAGS);
+        let mut client = server.client();
+        assert_eq!(client.first(), value);
+        client.plus();
+        client.expect_state(value + 1);
+        server.signal("TERM");
+        server.await_exit();
+        check_folder(&watched.data());
+    }
+}
+
 /// Each kind of error in turn, and well in between.
 #[test]
 fn a_disk_that_fails_now_and_then_loses_nothing_when_the_power_fails() {

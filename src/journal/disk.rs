@@ -74,10 +74,7 @@ impl DiskJournal {
             })?;
         }
         let connection = schema::open(&file, model)?;
-        let database = |err| OpenError::Database {
-            file: file.clone(),
-            err,
-        };
+        let database = |err| OpenError::database(&file, err);
         let id = schema::id(&connection).map_err(database)?;
         let epoch = schema::epoch(&connection).map_err(database)?;
         let open_file = OpenFile::at(&file).map_err(|err| OpenError::Folder {

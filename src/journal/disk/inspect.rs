@@ -44,10 +44,7 @@ impl Inspection {
             let folder = folder.to_owned();
             return Err(OpenError::Folder { folder, err });
         }
-        let database = |err| OpenError::Database {
-            file: file.clone(),
-            err,
-        };
+        let database = |err| OpenError::database(&file, err);
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
         let connection = Connection::open_with_flags(&file, flags).map_err(database)?;
         schema::prepare(&connection).map_err(database)?;

@@ -115,11 +115,13 @@ fn check_writable(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Why a database cannot be used that is to be written.
 fn unusable(file: &Path, err: rusqlite::Error) -> OpenError {
-    let file = file.to_owned();
     match err.sqlite_error_code() {
         // Where the log beside the database cannot be made, it cannot be opened.
-        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => OpenError::NotWritable { file, err },
-        _ => OpenError::Database { file, err },
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => OpenError::NotWritable {
+            file: file.to_owned(),
+            err,
+        },
+        _ => OpenError::database(file, err),
     }
 }
 
@@ -147,10 +149,7 @@ enum Found {
 }
 
 fn recognise(connection: &Connection, file: &Path) -> Result<Found, OpenError> {
-    let database = |err| OpenError::Database {
-        file: file.to_owned(),
-        err,
-    };
+    let database = |err| OpenError::database(file, err);
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let application = pragma("application_id").map_err(database)?;
     let format = pragma("user_version").map_err(database)?;
@@ -177,12 +176,7 @@ fn recognise(connection: &Connection, file: &Path) -> Result<Found, OpenError> {
 
 /// Refuses another model's data, and that of a newer version.
 fn check_model(connection: &Connection, file: &Path, model: ModelId) -> Result<(), OpenError> {
-    let meta = |key| {
-        meta(connection, key).map_err(|err| OpenError::Database {
-            file: file.to_owned(),
-            err,
-        })
-    };
+    let meta = |key| meta(connection, key).map_err(|err| OpenError::database(file, err));
     let found = meta("model")?.unwrap_or_default();
     if found != model.name {
         return Err(OpenError::OtherModel {
@@ -316,6 +310,27 @@ pub enum OpenError {
     },
     #[error("{} cannot be written: {err}; let this process write it, the files beside it, and its folder", file.display())]
     NotWritable { file: PathBuf, err: rusqlite::Error },
+    #[error("{} cannot be opened: its disk has no space left; make some, and try again", file.display())]
+    Full { file: PathBuf },
     #[error("{} cannot be opened: {err}", file.display())]
     Database { file: PathBuf, err: rusqlite::Error },
+}
+
+impl OpenError {
+    /// What an error of the database means for who opens it.
+    pub(super) fn database(file: &Path, err: rusqlite::Error) -> Self {
+        let file = file.to_owned();
+        match is_full(&err) {
+            true => Self::Full { file },
+            false => Self::Database { file, err },
+        }
+    }
+}
+
+/// Whether there is no space for what the database has to write.
+pub fn is_full(err: &rusqlite::Error) -> bool {
+    // The index of the log grows in a file of its own, for which SQLite has another code.
+    err.sqlite_error().is_some_and(|err| {
+        err.code == ErrorCode::DiskFull || err.extended_code == ffi::SQLITE_IOERR_SHMSIZE
+    })
 }

@@ -9,13 +9,15 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
+use rusqlite::{Connection, TransactionBehavior, ffi};
 use tokio::sync::oneshot;
 
 use super::{
     checkpoint::Checkpoints,
     insert::{self, Head},
-    reader, trim,
+    reader,
+    schema::is_full,
+    trim,
 };
 use crate::{
     entry::{Batch, Position, Snapshot},
@@ -336,7 +338,7 @@ impl State {
                 self.fail(reason.clone());
                 AppendError::Failed(reason)
             }
-            _ if code.code == ErrorCode::DiskFull => {
+            _ if is_full(err) => {
                 if !std::mem::replace(&mut self.full, true) {
                     log::error!("the store has no space left; actions are refused until it has");
                 }
