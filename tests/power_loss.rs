@@ -18,11 +18,13 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     thread,
+    time::{Duration, Instant},
 };
 
 use disk::{Disk, Loss, Records, ends};
 use fastrand::Rng;
 use layer::{Switch, serve};
+use rusqlite::Connection;
 use support::{
     PLUS, Server,
     http::{get, request_with},
@@ -216,22 +218,21 @@ fn a_disk_that_lies_is_found_out() {
 fn acks_before_the_sync_are_found_out() {
     let seed = seed();
     let mut story = Story::new(seed);
-    let mut early_from = None;
+    let mut early = None;
     story.live(&FLAGS, End::Killed, |watched, acked| {
-        if acked > 500 && early_from.is_none() {
+        if acked > 500 && early.is_none() {
             watched.set(Switch::SyncTakes, 20);
             watched.set(Switch::SyncReturnsEarly, 1);
-            early_from = Some(watched.now());
+            early = Some((watched.now(), Instant::now()));
         }
-        acked > 1_500
+        early.is_some_and(|(_, since)| since.elapsed() > Duration::from_millis(300))
     });
     let log = story.watched.log();
-    let ends: Vec<disk::End> = ends(&log);
+    let ends = ends(&log);
+    let (from, _) = early.unwrap();
     let before_syncs = ends.windows(2).filter(|pair| pair[1].synced);
     let before_syncs = before_syncs.map(|pair| pair[0].at);
-    let late: Vec<u64> = before_syncs
-        .filter(|at| *at > early_from.unwrap())
-        .collect();
+    let late: Vec<u64> = before_syncs.filter(|at| *at > from).collect();
     let few = late
         .iter()
         .copied()
@@ -260,9 +261,14 @@ struct Two {
 impl Two {
     fn start(watched: &layer::Watched) -> Self {
         let server = watched.start(&FLAGS);
+        let mut classic = server.client();
+        // Past what the log had when the folder was made, which is written over first.
+        for value in 1..=20 {
+            classic.plus();
+            classic.expect_state(value);
+        }
         let mut ledger = Ledger::new(Uuid::new_v4());
         let session = Numbered::enter(server.port(), "main", &mut ledger).unwrap();
-        let classic = server.client();
         let mut two = Self {
             server,
             ledger,
@@ -272,7 +278,7 @@ impl Two {
         };
         two.act(50);
         two.session.settle_all(&mut two.ledger).unwrap();
-        two.classic.expect_state(50);
+        two.classic.expect_state(70);
         two.classic.plus();
         two.value = two.classic.next_state();
         two
@@ -394,6 +400,32 @@ fn after_a_sync_that_failed_nothing_more_is_acked_and_what_was_is_there() {
         assert_eq!(server.client().first(), two.value + 3);
         drop(server);
         verify(&ledger, &data, two.value + 3);
+    }
+}
+
+/// What the kernel could not write it may take for written: a server that starts on it stands on what
+/// only the memory of the machine has.
+#[test]
+fn what_is_acked_after_the_start_that_follows_a_failed_sync_is_on_disk() {
+    for ending in ["KILL", "TERM"] {
+        let watched = layer::Watched::new();
+        let mut two = Two::start(&watched);
+        watched.set(Switch::SyncFails, 1);
+        two.act(3);
+        two.are_refused("unavailable");
+        two.server.signal(ending);
+        two.server.await_exit();
+        let server = watched.start(&FLAGS);
+        two.session = Numbered::enter(server.port(), "main", &mut two.ledger).unwrap();
+        two.send_again();
+        two.act(20);
+        two.session.settle_all(&mut two.ledger).unwrap();
+        drop(server);
+        let log = watched.log();
+        let rng = &mut Rng::with_seed(seed());
+        let left = moments(&log, vec![log.len() as u64], rng, |_| Loss::ALL);
+        let data = layer::data(left[0].root.path());
+        verify(&two.ledger, &data, two.value + 23);
     }
 }
 
@@ -543,25 +575,47 @@ fn a_disk_that_is_full_now_and_then_loses_nothing_when_the_power_fails() {
     story.check_all(&moments);
 }
 
-/// SQLite says nothing of a checkpoint that fails: it leaves the frames in its log, and writes and
-/// syncs them all again with the next one.
+/// A checkpoint that a reader holds up counts what it wrote as brought over, and syncs it only with a
+/// later one. Where that sync fails the kernel may forget what both wrote, and SQLite writes only the
+/// rest again: so that nothing more may be committed, nor the log be removed.
 #[test]
-fn a_checkpoint_whose_sync_fails_costs_nothing() {
+fn after_a_checkpoint_whose_sync_failed_nothing_more_is_acked_and_what_was_is_there() {
     let seed = seed();
     let mut story = Story::new(seed);
+    let data = story.watched.data();
+    let (mut reader, mut was_read, mut looks) = (None, false, 0);
+    let written = || fs::metadata(data.join(FILE)).unwrap().modified().unwrap();
+    // Nothing is dropped, so that what a checkpoint wrote is not written again by the next.
+    let flags = &FLAGS[..2];
     story.watched.set(Switch::FailsOf, b'b');
-    let mut begun = None;
-    story.live(&FLAGS, End::Killed, |watched, acked| {
-        // Not while the database is made.
-        if begun.is_none() {
-            begun = Some(watched.now());
-            watched.set(Switch::SyncFails, 3);
+    story.live(flags, End::Stopped, |watched, acked| {
+        if acked > 3_000 && !was_read {
+            let (_reader, since) = reader.get_or_insert_with(|| (reading(&data), written()));
+            // A checkpoint came as far as the reader lets it come.
+            was_read = written() > *since;
+            if was_read {
+                reader = None;
+                watched.set(Switch::SyncFails, 1);
+            }
         }
-        watched.get(Switch::Failed) == 3 && acked > 12_000
+        looks += u32::from(watched.get(Switch::Failed) == 1);
+        looks > 20
     });
+    let failed = story.watched.now();
     let log = story.watched.log();
-    let mut rng = Rng::with_seed(seed);
-    let at = anywhere(&log, 15, begun.unwrap(), &mut rng);
-    let moments = moments(&log, at, &mut rng, Loss::random);
-    story.check_all(&moments);
+    let rng = &mut Rng::with_seed(seed);
+    let stopped = moments(&log, vec![failed], rng, |_| Loss::ALL);
+    story.check_all(&stopped);
+    story.live(flags, End::Killed, |_, acked| acked > 12_000);
+    let log = story.watched.log();
+    let at = anywhere(&log, 6, failed, rng);
+    story.check_all(&moments(&log, at, rng, Loss::random));
+}
+
+/// A connection that reads what there is now.
+fn reading(data: &Path) -> Connection {
+    let reader = Connection::open(data.join(FILE)).unwrap();
+    let read = "BEGIN; SELECT count(*) FROM rooms";
+    reader.execute_batch(read).unwrap();
+    reader
 }

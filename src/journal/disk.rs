@@ -59,7 +59,7 @@ pub struct DiskJournal {
 impl DiskJournal {
     /// Opens the folder of a model's rooms, which is made where there is none.
     ///
-    /// After a crash this needs no repair and no time.
+    /// After a crash this needs no repair, and no more time than to write the log into the database.
     ///
     /// # Errors
     ///
@@ -75,6 +75,7 @@ impl DiskJournal {
         }
         let connection = schema::open(&file, model)?;
         let database = |err| OpenError::database(&file, err);
+        checkpoint::renew(&connection).map_err(database)?;
         let id = schema::id(&connection).map_err(database)?;
         let epoch = schema::epoch(&connection).map_err(database)?;
         let open_file = OpenFile::at(&file).map_err(|err| OpenError::Folder {

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use rusqlite::{Connection, DEFAULT_NAME, wal::CheckpointMode};
+use rusqlite::{Connection, DEFAULT_NAME, ErrorCode, wal::CheckpointMode};
 
 /// By how many pages the write-ahead log grows from one checkpoint to the next.
 const PAGES: u32 = 1000;
@@ -37,7 +37,10 @@ impl Checkpoints {
     ///
     /// # Errors
     ///
-    /// One that fails loses nothing: the log keeps what it has, and the next begins where it was.
+    /// One that fails loses nothing: the log keeps what it has, and the next begins where it was. But
+    /// where a sync failed there must be no next one on this log: one that a reader held up counts
+    /// what it wrote as brought over and leaves the sync to a later one, whose failure may make the
+    /// kernel forget both.
     pub fn run_if_due(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let log = self.log.load(Ordering::Relaxed);
         if log < self.brought {
@@ -49,6 +52,23 @@ impl Checkpoints {
         self.brought = log;
         connection.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::PASSIVE)?;
         Ok(())
+    }
+}
+
+/// Brings all that the log has into the database, however much of it was brought before.
+///
+/// For the first connection of a process: what an earlier one could not sync the kernel may show as if
+/// it were on disk, and commits that follow it in the log would be lost with it. Written to the
+/// database it is synced, and the log begins anew.
+///
+/// # Errors
+///
+/// Where it is not known whether what is there is on disk.
+pub fn renew(connection: &Connection) -> rusqlite::Result<()> {
+    match connection.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::PASSIVE) {
+        // Another program, which has the database open, does it.
+        Err(err) if err.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
+        renewed => renewed.map(|_| ()),
     }
 }
 

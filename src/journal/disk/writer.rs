@@ -9,7 +9,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use rusqlite::{Connection, TransactionBehavior, ffi};
+use rusqlite::{Connection, TransactionBehavior, config::DbConfig, ffi};
 use tokio::sync::oneshot;
 
 use super::{
@@ -208,8 +208,12 @@ impl State {
         if self.failed.is_some() {
             return;
         }
-        if let Err(err) = self.checkpoints.run_if_due(&self.connection) {
-            log::error!("the database was not brought up to its log: {err}; the log is kept");
+        match self.checkpoints.run_if_due(&self.connection) {
+            Ok(()) => {}
+            Err(err) if is_unconfirmed(&err) => self.fail(unconfirmed(&err)),
+            Err(err) => {
+                log::error!("the database was not brought up to its log: {err}; the log is kept");
+            }
         }
     }
 
@@ -329,29 +333,29 @@ impl State {
 
     /// What an error of the database means for the batches of its transaction.
     fn failure(&mut self, err: &rusqlite::Error) -> AppendError {
-        let Some(code) = err.sqlite_error() else {
-            return AppendError::Unavailable(err.to_string());
-        };
-        match code.extended_code {
-            ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => {
-                let reason = format!("the disk did not confirm what was written: {err}");
-                self.fail(reason.clone());
-                AppendError::Failed(reason)
-            }
-            _ if is_full(err) => {
-                if !std::mem::replace(&mut self.full, true) {
-                    log::error!("the store has no space left; actions are refused until it has");
-                }
-                AppendError::Full
-            }
-            _ => AppendError::Unavailable(err.to_string()),
+        if is_unconfirmed(err) {
+            let reason = unconfirmed(err);
+            self.fail(reason.clone());
+            return AppendError::Failed(reason);
         }
+        if is_full(err) {
+            if !std::mem::replace(&mut self.full, true) {
+                log::error!("the store has no space left; actions are refused until it has");
+            }
+            return AppendError::Full;
+        }
+        AppendError::Unavailable(err.to_string())
     }
 
     fn fail(&mut self, reason: String) {
         log::error!("{reason}; nothing more is committed until the server starts again");
         self.trims.clear();
         self.failed = Some(reason);
+        // The next process begins with the whole log, which has all that was committed.
+        let keep_log = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        if let Err(err) = self.connection.set_db_config(keep_log, true) {
+            log::error!("the log may be gone when the server stops: {err}");
+        }
     }
 
     fn save(&mut self, room: &RoomName, snapshot: &Snapshot) -> Result<(), ReadError> {
@@ -404,6 +408,19 @@ impl State {
             }
         }
     }
+}
+
+/// Whether an fsync failed.
+fn is_unconfirmed(err: &rusqlite::Error) -> bool {
+    let code = err.sqlite_error().map(|err| err.extended_code);
+    matches!(
+        code,
+        Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
+    )
+}
+
+fn unconfirmed(err: &rusqlite::Error) -> String {
+    format!("the disk did not confirm what was written: {err}")
 }
 
 fn since(connection: &Connection, room: &RoomName, after: Position) -> Vec<Arc<Batch>> {
