@@ -15,12 +15,14 @@ use std::{
 };
 
 use rusqlite::Connection;
-use support::{Event, PLUS, Server, await_that, command, command_at};
+use serde_json::json;
+use support::{Event, PLUS, Server, await_that, command, command_at, http::request_with, v1::V1};
 use tallyroom::{
     journal::disk::{DiskJournal, FILE, Keep, OpenError},
     model::ModelId,
 };
 use tempfile::TempDir;
+use uuid::Uuid;
 
 fn store(folder: &Path) -> String {
     format!("disk:{}", folder.display())
@@ -377,6 +379,41 @@ fn a_visit_writes_nothing() {
         .collect::<Result<_, _>>()
         .unwrap();
     assert_eq!(names, ["changed"]);
+}
+
+/// What was imported is all that there is after a kill: neither the values nor the numbers from
+/// before come back.
+#[test]
+fn an_import_survives_a_kill_and_what_it_replaced_does_not() {
+    let folder = TempDir::new().unwrap();
+    let mut server = start(folder.path());
+    let ann = Uuid::new_v4();
+    let mut session = V1::join(server.port(), "/r/door", ann);
+    session.send_plus(1..=3);
+    session.expect_state(3);
+    let ndjson = ["Content-Type: application/x-ndjson"];
+    let line = r#"{"room":"door","value":7,"max":8}"#;
+    let answer = request_with(server.port(), "POST", "/api/import", &ndjson, line);
+    assert_eq!(answer.json(), json!({"rooms": 1}), "{answer:?}");
+    let imported = session.next("welcome");
+    assert_ne!(imported["epoch"], session.welcome["epoch"]);
+    server.signal("KILL");
+    server.await_exit();
+
+    let server = start(folder.path());
+    let mut session = V1::join(server.port(), "/r/door", ann);
+    assert_eq!(session.welcome, imported);
+    assert_eq!((session.n(), &session.first), (0, &json!(7)));
+    session.send(4, json!({"action": "plus"}));
+    assert_eq!(session.next("retry")["expected"], 1);
+    session.send_plus([1]);
+    session.expect_state(8);
+    session.send_plus([2]);
+    assert_eq!(
+        session.next("error")["code"],
+        "out_of_range",
+        "the limits are as imported"
+    );
 }
 
 /// By default the folder is `data`, where the program was started.

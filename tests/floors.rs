@@ -212,7 +212,6 @@ fn imports_are_read_however_they_are_written() {
         "rate",
         "room/load",
         "room/messages",
-        "room/queue",
         "socket",
         "socket/admission",
     ];

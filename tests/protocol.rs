@@ -14,6 +14,7 @@ use support::{
     Server,
     conversation::{Conversation, Expected, Side, Step, What, all},
 };
+use tempfile::TempDir;
 
 /// Codes that no conversation can bring about: they need tokens, which this version does not know, a
 /// journal that fails or has dropped entries, a model's fault, or a body that stays away. Other tests do.
@@ -27,26 +28,63 @@ const ELSEWHERE: [&str; 6] = [
 ];
 
 #[test]
-fn the_server_holds_every_conversation() {
-    let shared = Server::start(&[]);
+fn the_server_holds_every_conversation_with_its_rooms_in_memory() {
+    hold_all(Store::Memory);
+}
+
+#[test]
+fn the_server_holds_every_conversation_with_its_rooms_on_disk() {
+    hold_all(Store::Disk);
+}
+
+/// Where a server keeps its rooms.
+#[derive(Clone, Copy)]
+enum Store {
+    Memory,
+    Disk,
+}
+
+impl Store {
+    /// What sessions are told of it.
+    fn durability(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        }
+    }
+
+    /// A server of its own with these flags, and the folder that it keeps its rooms in.
+    fn start(self, flags: &[&str]) -> (Server, TempDir) {
+        let folder = TempDir::new().unwrap();
+        let store = match self {
+            Self::Memory => "memory".to_owned(),
+            Self::Disk => format!("disk:{}", folder.path().display()),
+        };
+        let server = Server::start(&[&["--store", &store], flags].concat());
+        (server, folder)
+    }
+}
+
+fn hold_all(store: Store) {
+    let (shared, _folder) = store.start(&[]);
     let mut failures = Vec::new();
     for conversation in all() {
         if !conversation.is_for(Side::Server) {
             continue;
         }
         let held = match conversation.is_alone() {
-            true => hold_alone(&conversation),
-            false => conversation.hold(&shared),
+            true => hold_alone(&conversation, store),
+            false => conversation.hold(&shared, store.durability()),
         };
         failures.extend(held.err());
     }
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
-fn hold_alone(conversation: &Conversation) -> Result<(), String> {
+fn hold_alone(conversation: &Conversation, store: Store) -> Result<(), String> {
     let flags: Vec<&str> = conversation.flags.iter().map(String::as_str).collect();
-    let mut server = Server::start(&flags);
-    conversation.hold(&server)?;
+    let (mut server, _folder) = store.start(&flags);
+    conversation.hold(&server, store.durability())?;
     let stops = |step: &Step| matches!(step.what, What::Stop { .. });
     if conversation.steps.iter().any(stops) {
         assert!(server.await_exit().success(), "{}", server.log());

@@ -18,6 +18,7 @@ const SLACK_MS = 20;
 const VALUES = /** @type {Record<string, any>} */ ({
   $message: "a message",
   $server: "0.0.0",
+  $durability: "memory",
   $permissions: ["read", "write"],
   $at: "2026-11-21T07:20:01.123Z",
   $ms: 20,

@@ -40,7 +40,7 @@ impl Conversation {
     pub fn attend(&self) -> Result<(), String> {
         let _system = System::new();
         let mut attended = Attended {
-            names: Names::of_room(&self.name),
+            names: Names::new(&self.name, "memory"),
             arbiter: Arbiter::new(),
             guests: HashMap::new(),
             done_at: Instant::now(),

@@ -18,15 +18,15 @@ use super::{
 };
 
 impl Conversation {
-    /// Holds it with a server that has its flags.
+    /// Holds it with a server that has its flags and a store of this durability.
     ///
     /// # Errors
     ///
     /// The file, the step and what came instead.
-    pub fn hold(&self, server: &Server) -> Result<(), String> {
+    pub fn hold(&self, server: &Server, durability: &str) -> Result<(), String> {
         let mut held = Held {
             server,
-            names: Names::of_room(&self.name),
+            names: Names::new(&self.name, durability),
             seats: HashMap::new(),
         };
         let mine = |step: &&Step| step.side.is_none_or(|side| side == Side::Server);

@@ -82,9 +82,13 @@ fn is_time(text: &str) -> bool {
 }
 
 impl Names {
-    pub fn of_room(room: &str) -> Self {
+    /// What the runner knows from the beginning: the room, and what the server's store gives.
+    pub fn new(room: &str, durability: &str) -> Self {
+        let known = [("room", room), ("durability", durability)];
         Self {
-            bound: HashMap::from([("room".to_owned(), room.into())]),
+            bound: known
+                .map(|(name, value)| (name.to_owned(), value.into()))
+                .into(),
             delay: 0,
         }
     }
