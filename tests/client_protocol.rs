@@ -4,15 +4,15 @@ mod support;
 
 use std::thread;
 
-use support::conversation::all;
+use support::conversation::{FOR_CLIENTS, Side, all};
 
 #[test]
 fn the_client_holds_every_conversation() {
     let ours: Vec<_> = all()
         .into_iter()
-        .filter(|conversation| conversation.is_for_the_library())
+        .filter(|conversation| conversation.is_for(Side::Client))
         .collect();
-    assert!(ours.len() >= 15, "only {}", ours.len());
+    assert_eq!(ours.len(), FOR_CLIENTS);
     let held: Vec<_> = ours
         .into_iter()
         .map(|conversation| thread::spawn(move || conversation.attend()))

@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 use support::{
     Server,
-    conversation::{Conversation, Expected, Side, Step, What, all},
+    conversation::{Conversation, Expected, FOR_CLIENTS, Side, Step, What, all},
 };
 use tempfile::TempDir;
 
@@ -97,6 +97,54 @@ fn every_conversation_is_for_somebody_and_says_what_it_shows() {
     for conversation in all() {
         let Conversation {
             name,
+/// Those whose clients do what no library of a client does, or speak another dialect or HTTP.
+const FOR_THE_SERVER_ALONE: [&str; 19] = [
+    "classic-counting",
+    "classic-mistakes",
+    "dialects",
+    "gap",
+    "given-id",
+    "http-actions",
+    "http-bad-keys",
+    "http-keys",
+    "http-mistakes",
+    "http-numbers",
+    "http-state",
+    "journal",
+    "malformed-actions",
+    "new-epoch",
+    "not-understood",
+    "overloaded",
+    "repeats",
+    "replaced",
+    "too-large",
+];
+/// Those whose server does what ours does not when it is asked, or of which a server sees nothing.
+const FOR_CLIENTS_ALONE: [&str; 10] = [
+    "closed-for-good",
+    "closed-for-now",
+    "forgotten-epoch",
+    "forgotten-number",
+    "forgotten-while-connected",
+    "retry-longest",
+    "showing",
+    "showing-after-a-reconnect",
+    "unknown-events",
+    "window",
+];
+
+#[test]
+fn no_conversation_is_missing_or_held_on_one_side_where_both_can() {
+    let held_by = |sides: &[Side]| -> Vec<String> {
+        let conversations = all().into_iter().filter(|one| one.sides == sides);
+        conversations.map(|one| one.name).collect()
+    };
+    assert_eq!(held_by(&[Side::Server]), FOR_THE_SERVER_ALONE);
+    assert_eq!(held_by(&[Side::Client]), FOR_CLIENTS_ALONE);
+    let both = held_by(&[Side::Server, Side::Client]).len();
+    assert_eq!(both + FOR_CLIENTS_ALONE.len(), FOR_CLIENTS);
+}
+
             title,
             about,
             sides,
@@ -114,6 +162,11 @@ fn every_conversation_is_for_somebody_and_says_what_it_shows() {
         assert!(
             !for_clients || name == "beat" || conversation.steps.iter().any(shows),
             "{name}"
+        );
+        let speaks_v1 = |step: &Step| matches!(&step.what, What::Connect { protocols, .. } if protocols.iter().any(|one| one == "tallyroom.v1"));
+        assert!(
+            !for_clients || conversation.steps.iter().any(speaks_v1),
+            "{name}: no client of v1"
         );
     }
 }

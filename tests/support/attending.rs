@@ -53,13 +53,6 @@ impl Conversation {
         attended.arbiter.stop();
         Ok(())
     }
-
-    /// Whether its clients are such as the library has.
-    pub fn is_for_the_library(&self) -> bool {
-        let v1 = "tallyroom.v1".to_owned();
-        let speaks = |step: &Step| matches!(&step.what, What::Connect { protocols, .. } if protocols.contains(&v1));
-        self.is_for(Side::Client) && self.steps.iter().any(speaks)
-    }
 }
 
 /// A conversation under way.

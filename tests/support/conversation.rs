@@ -7,6 +7,9 @@ use std::{fs, path::Path};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+/// How many of them have a client's side; `tests/page/protocol.test.js` has the same number.
+pub const FOR_CLIENTS: usize = 23;
+
 /// One file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
