@@ -14,18 +14,23 @@ use support::{
     Server,
     conversation::{Conversation, Expected, FOR_CLIENTS, Side, Step, What, all},
 };
+use tallyroom::{http::problem::Problem, rejection::Rejection};
 use tempfile::TempDir;
 
-/// Codes that no conversation can bring about: they need tokens, which this version does not know, a
-/// journal that fails or has dropped entries, a model's fault, or a body that stays away. Other tests do.
-const ELSEWHERE: [&str; 6] = [
+/// Codes that no conversation can bring about: they need a journal that fails or has dropped entries, a
+/// model's fault, or a body that stays away. Other tests do.
+const ELSEWHERE: [&str; 5] = [
     "request_timeout",
-    "unauthorized",
     "gone",
     "unavailable",
     "store_full",
     "internal",
 ];
+/// The code that this version gives to nobody: it asks for no tokens.
+const NOWHERE: &str = "unauthorized";
+/// Codes that are no rejection's, whose status stands where each is made. Conversations have all but
+/// `request_timeout`, which `tests/posting.rs` has.
+const OF_REQUESTS: [&str; 3] = ["request_timeout", "wrong_host", "method_not_allowed"];
 
 #[test]
 fn the_server_holds_every_conversation_with_its_rooms_in_memory() {
@@ -92,11 +97,6 @@ fn hold_alone(conversation: &Conversation, store: Store) -> Result<(), String> {
     Ok(())
 }
 
-#[test]
-fn every_conversation_is_for_somebody_and_says_what_it_shows() {
-    for conversation in all() {
-        let Conversation {
-            name,
 /// Those whose clients do what no library of a client does, or speak another dialect or HTTP.
 const FOR_THE_SERVER_ALONE: [&str; 19] = [
     "classic-counting",
@@ -145,6 +145,11 @@ fn no_conversation_is_missing_or_held_on_one_side_where_both_can() {
     assert_eq!(both + FOR_CLIENTS_ALONE.len(), FOR_CLIENTS);
 }
 
+#[test]
+fn every_conversation_is_for_somebody_and_says_what_it_shows() {
+    for conversation in all() {
+        let Conversation {
+            name,
             title,
             about,
             sides,
@@ -158,15 +163,15 @@ fn no_conversation_is_missing_or_held_on_one_side_where_both_can() {
             !for_clients || !conversation.steps.iter().any(asks),
             "{name}: HTTP"
         );
-        let shows = |step: &Step| matches!(step.what, What::Shows { .. });
-        assert!(
-            !for_clients || name == "beat" || conversation.steps.iter().any(shows),
-            "{name}"
-        );
         let speaks_v1 = |step: &Step| matches!(&step.what, What::Connect { protocols, .. } if protocols.iter().any(|one| one == "tallyroom.v1"));
         assert!(
             !for_clients || conversation.steps.iter().any(speaks_v1),
             "{name}: no client of v1"
+        );
+        let shows = |step: &Step| matches!(step.what, What::Shows { .. });
+        assert!(
+            !for_clients || name == "beat" || conversation.steps.iter().any(shows),
+            "{name}"
         );
     }
 }
@@ -198,30 +203,95 @@ fn every_code_of_the_documentation_stands_in_a_conversation() {
                 .filter_map(|body| text(body, "code")),
         );
     }
-    let elsewhere: BTreeSet<String> = ELSEWHERE.map(str::to_owned).into();
+    let elsewhere = ELSEWHERE.into_iter().chain([NOWHERE]).map(str::to_owned);
+    let elsewhere: BTreeSet<String> = elsewhere.collect();
     assert_eq!(said.intersection(&elsewhere).next(), None);
     let all: BTreeSet<String> = said.union(&elsewhere).cloned().collect();
     assert_eq!(all, table("Codes").into_iter().collect());
 }
 
 #[test]
-fn every_close_code_of_the_documentation_stands_in_a_conversation() {
-    let mut said = BTreeSet::new();
-    for step in all().iter().flat_map(|one| &one.steps) {
-        match step.what {
-            What::Close { close, .. } => said.insert(close),
-            What::Disconnect { .. } => said.insert(1006),
-            _ => false,
-        };
+fn every_code_has_the_status_that_the_documentation_gives_it() {
+    let named = statuses();
+    assert_eq!(named.len(), table("Codes").len());
+    for conversation in all() {
+        for (status, body) in answers(&conversation) {
+            if let Some(code) = text(body, "code") {
+                assert_eq!(named.get(&code), Some(&status), "{code}");
+            }
+        }
     }
+    for (code, status) in &named {
+        let problem = Problem::from(Rejection::new(code.clone(), "why"));
+        if code != NOWHERE && !OF_REQUESTS.contains(&code.as_str()) {
+            assert_eq!(problem.status.as_u16(), *status, "{code}");
+        }
+    }
+}
+
+/// The statuses of the documentation's codes: a row has one for all its codes, or one for each.
+fn statuses() -> BTreeMap<String, u16> {
     let documentation = documentation();
-    let section = section(&documentation, "Coming back");
-    let rows = section
-        .lines()
-        .filter(|line| line.starts_with("| 1") || line.starts_with("| 4"));
-    let codes = rows.flat_map(|row| row[2..].split(" |").next().unwrap().split(", "));
-    let named: BTreeSet<u16> = codes.map(|code| code.parse().unwrap()).collect();
-    assert_eq!(said, named);
+    let rows = section(&documentation, "Codes").lines();
+    let rows = rows.filter(|line| line.starts_with("| `"));
+    let pairs = rows.flat_map(|row| {
+        let columns: Vec<&str> = row.trim_matches(['|', ' ']).split(" | ").collect();
+        let codes: Vec<String> = in_code(columns[0]).map(str::to_owned).collect();
+        let statuses: Vec<u16> = columns[2]
+            .split(", ")
+            .map(|one| one.parse().unwrap())
+            .collect();
+        assert!([1, codes.len()].contains(&statuses.len()), "{row}");
+        codes.into_iter().zip(statuses.into_iter().cycle())
+    });
+    pairs.collect()
+}
+
+/// What the clients of the conversations do after a close is what the documentation says.
+#[test]
+fn clients_come_back_after_the_close_codes_of_the_documentation_and_no_others() {
+    let mut seen = BTreeMap::new();
+    for conversation in all().iter().filter(|one| one.is_for(Side::Client)) {
+        for (nth, step) in conversation.steps.iter().enumerate() {
+            let (client, code) = match &step.what {
+                What::Close { to, close } => (to, *close),
+                What::Disconnect { disconnect } => (disconnect, 1006),
+                _ => continue,
+            };
+            let name = &conversation.name;
+            let back = comes_back(&conversation.steps[nth + 1..], client);
+            let back = back.unwrap_or_else(|| panic!("{name}: what does {client} after {code}?"));
+            assert_eq!(*seen.entry(code).or_insert(back), back, "{name}: {code}");
+        }
+    }
+    assert_eq!(seen, close_codes());
+}
+
+/// Whether a client that was closed is said to connect again, or to have ended.
+fn comes_back(later: &[Step], client: &str) -> Option<bool> {
+    later.iter().find_map(|step| match &step.what {
+        What::Connect { connect, .. } if connect == client => Some(true),
+        What::Shows { shows } if shows.client == client && shows.ended == Some(true) => Some(false),
+        _ => None,
+    })
+}
+
+/// The close codes of the documentation, and whether it says to come back after each.
+fn close_codes() -> BTreeMap<u16, bool> {
+    let documentation = documentation();
+    let rows = section(&documentation, "Coming back").lines();
+    let rows = rows.filter(|line| line.starts_with("| 1") || line.starts_with("| 4"));
+    let codes = rows.flat_map(|row| {
+        let columns: Vec<&str> = row.trim_matches(['|', ' ']).split(" | ").collect();
+        let back = match columns[2] {
+            "yes" => true,
+            no if no.starts_with("no") => false,
+            other => panic!("neither yes nor no: {other}"),
+        };
+        let codes = columns[0].split(", ").map(|code| code.parse().unwrap());
+        codes.map(move |code| (code, back))
+    });
+    codes.collect()
 }
 
 #[test]
@@ -303,21 +373,28 @@ fn sent(conversation: &Conversation) -> Vec<Value> {
     sent.collect()
 }
 
+/// The HTTP answers in a conversation that have a body.
+fn answers(conversation: &Conversation) -> impl Iterator<Item = (u16, &Value)> {
+    let answers = expected(conversation);
+    answers.filter_map(|answer| answer.body.as_ref().map(|body| (answer.status, body)))
+}
+
+fn expected(conversation: &Conversation) -> impl Iterator<Item = &Expected> {
+    let steps = conversation.steps.iter();
+    steps.filter_map(|step| match &step.what {
+        What::Http { answer, .. } => Some(answer),
+        What::Connect { refused, .. } => refused.as_ref(),
+        _ => None,
+    })
+}
+
 /// The bodies of the answers in a conversation, and the lines of those that have lines.
 fn bodies(conversation: &Conversation) -> Vec<Value> {
-    let answers = conversation
-        .steps
-        .iter()
-        .filter_map(|step| match &step.what {
-            What::Http { answer, .. } => Some(answer),
-            What::Connect { refused, .. } => refused.as_ref(),
-            _ => None,
-        });
     let bodies = |answer: &Expected| {
         let lines = answer.lines.iter().flatten();
         answer.body.iter().chain(lines).cloned().collect::<Vec<_>>()
     };
-    answers.flat_map(bodies).collect()
+    expected(conversation).flat_map(bodies).collect()
 }
 
 fn documentation() -> String {
@@ -338,17 +415,15 @@ fn table(heading: &str) -> Vec<String> {
     let documentation = documentation();
     let section = section(&documentation, heading);
     let rows = section.lines().filter(|line| line.starts_with("| `"));
-    let words = rows.flat_map(|row| {
-        row.split(" | ")
-            .next()
-            .unwrap()
-            .split('`')
-            .skip(1)
-            .step_by(2)
-    });
+    let words = rows.flat_map(|row| in_code(row.split(" | ").next().unwrap()));
     // `error` with and without its number stands in two rows.
     let words = words.filter(|word| *word != "n").map(str::to_owned);
     words.collect()
+}
+
+/// The words of a text that are set in code.
+fn in_code(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
 }
 
 /// The JSON values in the blocks of the documentation that say that they are JSON.
