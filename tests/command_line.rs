@@ -35,7 +35,7 @@ const FLAGS: [&str; 20] = [
 ];
 
 fn run(mut command: Command) -> Output {
-    command.stdout(Stdio::piped()).output().unwrap()
+    support::output(command.stdout(Stdio::piped()))
 }
 
 fn variable(flag: &str) -> String {
@@ -275,7 +275,7 @@ fn a_log_that_is_off_prints_nothing() {
             .unwrap()
             .success()
     );
-    let output = child.wait_with_output().unwrap();
+    let output = support::finished(child);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "");

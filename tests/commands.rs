@@ -12,8 +12,9 @@ use std::{
 
 use serde_json::{Value, json};
 use support::{
-    PATIENCE, Server, command,
+    PATIENCE, Server, command, finished,
     network::Network,
+    output,
     scripted::{Door, play},
     tls::Tls,
 };
@@ -53,7 +54,7 @@ fn ask(url: &str, args: &[&str]) -> Command {
 
 #[track_caller]
 fn out(url: &str, args: &[&str]) -> String {
-    let (code, out, said) = text(ask(url, args).output().unwrap());
+    let (code, out, said) = text(output(&mut ask(url, args)));
     assert_eq!((code, said.as_str()), (0, ""), "{args:?}");
     out
 }
@@ -61,7 +62,7 @@ fn out(url: &str, args: &[&str]) -> String {
 /// What is said by a command that fails, which is one line and nothing on standard output.
 #[track_caller]
 fn failure(url: &str, args: &[&str]) -> String {
-    failed(ask(url, args).output().unwrap())
+    failed(output(&mut ask(url, args)))
 }
 
 #[track_caller]
@@ -173,7 +174,7 @@ fn wrong_usage_ends_with_2_before_anything_is_asked() {
         (&["import", "file"], &["file"]),
         (&["--store", "memory", "plus", "door"], &["--store"]),
     ] {
-        let (code, out, said) = text(ask("http://127.0.0.1:1/", args).output().unwrap());
+        let (code, out, said) = text(output(&mut ask("http://127.0.0.1:1/", args)));
         assert_eq!((code, out.as_str()), (2, ""), "{args:?}: {said}");
         for part in parts {
             assert!(said.contains(part), "{args:?}: {part} is not in {said}");
@@ -216,7 +217,7 @@ fn help_names_the_flags_of_each_command_and_their_variables() {
 }
 
 fn captured(mut command: Command) -> Output {
-    command.stdout(Stdio::piped()).output().unwrap()
+    output(command.stdout(Stdio::piped()))
 }
 
 #[test]
@@ -227,7 +228,7 @@ fn a_server_that_is_away_is_waited_for() {
     thread::sleep(Duration::from_millis(300));
     let place = Place::new();
     network.lead_to(place.server.port());
-    let (code, out, said) = text(child.wait_with_output().unwrap());
+    let (code, out, said) = text(finished(child));
     assert_eq!((code, out.as_str(), said.as_str()), (0, "1\n", ""));
 }
 
@@ -289,9 +290,9 @@ fn who_interrupts_an_action_is_told_whether_it_was_sent() {
         guest.await_end();
     });
     let child = ask(&url, &["plus", "door"]).spawn().unwrap();
-    sent.recv().unwrap();
+    sent.recv_timeout(PATIENCE).unwrap();
     interrupt(&child);
-    let said = failed(child.wait_with_output().unwrap());
+    let said = failed(finished(child));
     assert!(
         said.starts_with("interrupted; the action was sent"),
         "{said}"
@@ -400,7 +401,7 @@ fn watching_tells_of_every_change_and_ends_well_when_interrupted() {
     other.close();
     watching.expect("users", 1);
     interrupt(&watching.child);
-    let (code, _, said) = text(watching.child.wait_with_output().unwrap());
+    let (code, _, said) = text(finished(watching.child));
     assert_eq!((code, said.as_str()), (0, ""));
 }
 
@@ -426,19 +427,28 @@ fn watching_goes_on_when_the_server_is_back() {
         assert_eq!(line["value"], value);
     }
     interrupt(&watching.child);
-    assert!(watching.child.wait_with_output().unwrap().status.success());
+    assert!(finished(watching.child).status.success());
+}
+
+/// Reads a line and goes away, as `head -1` does.
+fn read_as_head(child: &mut Child) {
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let read = out.read_line(&mut String::new());
+        drop(out);
+        tell.send(read.unwrap()).unwrap();
+    });
+    assert!(told.recv_timeout(PATIENCE).unwrap() > 0);
 }
 
 #[test]
 fn watching_ends_quietly_when_nobody_reads_any_more() {
     let place = Place::new();
     let mut child = ask(&place.url(), &["watch", "door"]).spawn().unwrap();
-    let mut out = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    out.read_line(&mut line).unwrap();
-    // As `head -1` does: nothing more happens in the room.
-    drop(out);
-    let (code, _, said) = text(child.wait_with_output().unwrap());
+    // Nothing more happens in the room.
+    read_as_head(&mut child);
+    let (code, _, said) = text(finished(child));
     assert_eq!((code, said.as_str()), (0, ""));
 }
 
@@ -459,7 +469,7 @@ fn in_a_terminal_one_line_is_always_current() {
         .open(name)
         .unwrap();
     let mut watch = ask(&place.url(), &["watch", "door"]);
-    let mut child = watch.env("TERM", "xterm").stdout(screen).spawn().unwrap();
+    let child = watch.env("TERM", "xterm").stdout(screen).spawn().unwrap();
     drop(watch);
     let (tell, pieces) = mpsc::channel();
     let mut reader = std::fs::File::from(terminal);
@@ -487,7 +497,7 @@ fn in_a_terminal_one_line_is_always_current() {
     drop(place);
     expect("not connected, trying again");
     interrupt(&child);
-    assert!(child.wait().unwrap().success(), "{url}");
+    assert!(finished(child).status.success(), "{url}");
     expect("\n");
 }
 
@@ -519,7 +529,7 @@ fn an_answer_that_breaks_off_is_not_taken_for_all() {
         let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nline\n\r\n";
         stream.write_all(answer.as_bytes()).unwrap();
     });
-    let output = ask(&url, &["journal", "door"]).output().unwrap();
+    let output = output(&mut ask(&url, &["journal", "door"]));
     let (code, out, said) = text(output);
     assert_eq!((code, out.as_str()), (1, "line\n"), "{said}");
     assert!(said.contains("this is not all"), "{said}");
@@ -581,12 +591,9 @@ fn a_long_journal_comes_whole_and_may_be_left_early() {
     }
     let journal = place.out(&["journal", "door"]);
     assert_eq!(journal.lines().count(), ENTRIES);
-    // As `head -1` does.
     let mut child = ask(&place.url(), &["journal", "door"]).spawn().unwrap();
-    let mut out = BufReader::new(child.stdout.take().unwrap());
-    out.read_line(&mut String::new()).unwrap();
-    drop(out);
-    let (code, _, said) = text(child.wait_with_output().unwrap());
+    read_as_head(&mut child);
+    let (code, _, said) = text(finished(child));
     assert_eq!((code, said.as_str()), (0, ""));
 }
 
@@ -610,7 +617,7 @@ fn a_journal_begins_with_what_is_kept_where_nobody_says_otherwise() {
             stream.write_all(answer.as_bytes()).unwrap();
         }
     });
-    let output = ask(&url, &["journal", "door"]).output().unwrap();
+    let output = output(&mut ask(&url, &["journal", "door"]));
     let (code, out, said) = text(output);
     assert_eq!((code, out.as_str()), (0, "{\"rev\":8}"), "{said}");
     assert_eq!(
@@ -628,7 +635,7 @@ fn feed(url: &str, args: &[&str], input: &str) -> Output {
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(input.as_bytes()).unwrap();
     drop(stdin);
-    child.wait_with_output().unwrap()
+    finished(child)
 }
 
 #[test]
@@ -694,7 +701,7 @@ fn a_server_behind_tls_is_asked_where_its_certificate_is_trusted() {
     let trusting = |args: &[&str]| {
         let mut command = ask(&tls.url(), args);
         command.env("SSL_CERT_FILE", &tls.certificate);
-        text(command.output().unwrap())
+        text(output(&mut command))
     };
     let counted = trusting(&["plus", "door", "--by", "3"]);
     assert_eq!(counted, (0, "3\n".to_owned(), String::new()));

@@ -700,7 +700,7 @@ fn the_command_prints_a_line_for_each_room_and_ends_with_what_is_damaged() {
     let store = format!("disk:{}", folder.path().display());
     let run = || {
         let mut command = support::command(&["check", "--store", &store]);
-        command.stdout(Stdio::piped()).output().unwrap()
+        support::output(command.stdout(Stdio::piped()))
     };
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let sound = run();
@@ -725,9 +725,7 @@ fn the_command_prints_a_line_for_each_room_and_ends_with_what_is_damaged() {
     let missing = folder.path().join("missing");
     let missing_store = format!("disk:{}", missing.display());
     for (store, code) in [(&*missing_store, 1), ("memory", 1), ("floppy", 2)] {
-        let output = support::command(&["check", "--store", store])
-            .output()
-            .unwrap();
+        let output = support::output(&mut support::command(&["check", "--store", store]));
         assert_eq!(output.status.code(), Some(code), "{store}");
         assert!(!output.stderr.is_empty());
     }

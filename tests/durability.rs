@@ -16,7 +16,9 @@ use std::{
 
 use rusqlite::Connection;
 use serde_json::json;
-use support::{Event, PLUS, Server, await_that, command, command_at, http::request_with, v1::V1};
+use support::{
+    Event, PLUS, Server, await_that, command, command_at, http::request_with, output, v1::V1,
+};
 use tallyroom::{
     journal::disk::{DiskJournal, FILE, Keep, OpenError},
     model::ModelId,
@@ -35,7 +37,7 @@ fn start(folder: &Path) -> Server {
 /// What the program says when it cannot start, and with which exit code.
 fn refusal(folder: &Path) -> (Option<i32>, String) {
     let flags = ["--listen", "127.0.0.1:0", "--store", &store(folder)];
-    let output = command(&flags).output().unwrap();
+    let output = output(&mut command(&flags));
     let said = String::from_utf8(output.stderr).unwrap();
     (output.status.code(), said)
 }

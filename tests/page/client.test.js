@@ -7,7 +7,7 @@ import WebSocket from "ws";
 import * as client from "../../static/client.js";
 import { chooseLanguage, STRINGS } from "../../static/strings.js";
 import { fakeWindow, startFake } from "./fake-server.js";
-import { until } from "./harness.js";
+import { PATIENCE, until } from "./harness.js";
 
 const { apiUrl, comesBack, connect, delay, socketUrl, UNKNOWN } = client;
 
@@ -522,7 +522,7 @@ describe("a connection", () => {
   test("closed by its user it stays closed", async () => {
     const { socket } = await opened();
     room?.close();
-    await once(socket, "close");
+    await once(socket, "close", { signal: AbortSignal.timeout(PATIENCE) });
     assert.equal(room?.snapshot.connection, "closed");
     assert.equal(room?.plus(), false);
     room?.retryNow();

@@ -10,7 +10,7 @@ import { isDeepStrictEqual } from "node:util";
 import WebSocket, { WebSocketServer } from "ws";
 import { connect } from "../../static/client.js";
 import { fakeWindow } from "./fake-server.js";
-import { until } from "./harness.js";
+import { PATIENCE, until } from "./harness.js";
 
 /** How far a client's timer may be ahead of the runner's, in milliseconds. */
 const SLACK_MS = 20;
@@ -150,7 +150,7 @@ class Runner {
   /** @param {Client} client */
   async quiet(client) {
     const socket = client.socket ?? assert.fail("there is no socket");
-    const answered = once(socket, "pong");
+    const answered = once(socket, "pong", { signal: AbortSignal.timeout(PATIENCE) });
     socket.ping();
     await answered;
     assert.deepEqual(client.messages, []);

@@ -43,19 +43,7 @@ export async function startServer({ port = 0, host = "127.0.0.1", store = "memor
     stdio: ["ignore", "ignore", "pipe"],
     env: { ...process.env, TALLYROOM_LOG: "info" },
   });
-  running.add(child);
-  child.once("exit", () => running.delete(child));
-  const url = await new Promise((resolve, reject) => {
-    let log = "";
-    child.once("error", reject);
-    child.once("exit", (code) => reject(new Error(`the server ended with ${code} before it listened:\n${log}`)));
-    child.stderr.on("data", (chunk) => {
-      log += chunk;
-      const found = /http:\/\/[0-9.]+:\d+/.exec(log);
-      if (found && log.indexOf("\n", found.index) > 0) resolve(found[0]);
-    });
-  });
-  child.stderr.resume();
+  const url = await toldBy(child, "the server", /(http:\/\/[0-9.]+:\d+).*\n/);
   return {
     /** Without a slash at its end. */
     url,
@@ -67,6 +55,36 @@ export async function startServer({ port = 0, host = "127.0.0.1", store = "memor
       await gone;
     },
   };
+}
+
+/**
+ * Waits until a program says where it is. One that ends first or says nothing fails the test, and is not left running.
+ * @param {import("node:child_process").ChildProcessByStdio<null, null, import("node:stream").Readable>} child
+ * @param {string} name
+ * @param {RegExp} said its first group is the address
+ * @returns {Promise<string>}
+ */
+export async function toldBy(child, name, said) {
+  running.add(child);
+  child.once("exit", () => running.delete(child));
+  let log = "";
+  const told = new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("exit", (code) => reject(new Error(`${name} ended with ${code} before it said where it is:\n${log}`)));
+    child.stderr.on("data", (chunk) => {
+      log += chunk;
+      const found = said.exec(log);
+      if (found) resolve(found[1]);
+    });
+  });
+  try {
+    return await inTime(told, () => `${name} does not say where it is:\n${log}`);
+  } catch (error) {
+    child.kill("SIGKILL");
+    throw error;
+  } finally {
+    child.stderr.removeAllListeners("data").resume();
+  }
 }
 
 /** @param {string[]} [flags] more flags of the browser */
@@ -82,18 +100,7 @@ export async function startBrowserOn(profile) {
   await rm(join(profile, "DevToolsActivePort"), { force: true });
   const flags = [...BROWSER_FLAGS, "--no-default-browser-check", "--remote-debugging-port=0", `--user-data-dir=${profile}`];
   const child = spawn(browserPath(), [...flags, "about:blank"], { stdio: ["ignore", "ignore", "pipe"] });
-  running.add(child);
-  child.once("exit", () => running.delete(child));
-  const address = await new Promise((resolve, reject) => {
-    let log = "";
-    child.once("exit", (code) => reject(new Error(`the browser ended with ${code}:\n${log}`)));
-    child.stderr.on("data", (chunk) => {
-      log += chunk;
-      const found = /DevTools listening on (ws:\S+)/.exec(log);
-      if (found) resolve(found[1]);
-    });
-  });
-  child.stderr.resume();
+  const address = await toldBy(child, "the browser", /DevTools listening on (ws:\S+)\n/);
   const browser = await chromium.connectOverCDP(address);
   const [context] = browser.contexts();
   context.setDefaultTimeout(PATIENCE);
@@ -175,6 +182,23 @@ export async function until(condition, problem) {
 }
 
 /**
+ * What a promise comes to, if it does before patience ends.
+ * @template T
+ * @param {Promise<T>} promise
+ * @param {() => string} problem what to say when it never does
+ */
+export async function inTime(promise, problem) {
+  /** @type {NodeJS.Timeout | undefined} */
+  let timer;
+  const late = new Promise((_, reject) => (timer = setTimeout(() => reject(new Error(problem())), PATIENCE)));
+  try {
+    return await Promise.race([promise, /** @type {Promise<never>} */ (late)]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/**
  * Acts as a program would, over a socket of its own, and waits until the room's value is `value`.
  * @param {string} url the room's page
  * @param {number} value
@@ -182,7 +206,7 @@ export async function until(condition, problem) {
 export async function setValue(url, value) {
   const socket = new WebSocket(url.replace(/^http/, "ws"));
   try {
-    await once(socket, "open");
+    await once(socket, "open", { signal: AbortSignal.timeout(PATIENCE) });
     socket.send(JSON.stringify({ action: "set", value }));
     for await (const [data] of on(socket, "message", { signal: AbortSignal.timeout(PATIENCE) })) {
       const event = JSON.parse(String(data));

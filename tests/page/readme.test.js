@@ -9,7 +9,7 @@ import { dirname, join, resolve } from "node:path";
 import { after, test } from "node:test";
 import { promisify } from "node:util";
 import WebSocket from "ws";
-import { startBrowser, startServer } from "./harness.js";
+import { PATIENCE, inTime, startBrowser, startServer } from "./harness.js";
 
 const run = promisify(execFile);
 const root = resolve(import.meta.dirname ?? new URL(".", import.meta.url).pathname, "../..");
@@ -25,6 +25,12 @@ function only(language) {
   return blocks.filter((block) => block.language === language).map((block) => block.text);
 }
 
+/** How long a program may take to say where it listens that may have to be built first, in milliseconds. */
+const BUILD_PATIENCE = 900_000;
+
+/** @param {import("node:child_process").ChildProcess} child */
+const exit = (child) => once(child, "exit", { signal: AbortSignal.timeout(PATIENCE) });
+
 /**
  * Starts a server by a command and waits for the address that it tells.
  * @param {string} command
@@ -35,7 +41,7 @@ async function serve(command, options = {}) {
   const child = spawn("bash", ["-c", `exec ${command}`], { cwd: root, env, stdio: ["ignore", "ignore", "pipe"], ...options });
   started.push(child);
   let log = "";
-  for await (const [chunk] of on(child.stderr, "data", { close: ["end"] })) {
+  for await (const [chunk] of on(child.stderr, "data", { close: ["end"], signal: AbortSignal.timeout(BUILD_PATIENCE) })) {
     log += chunk;
     const found = /http:\/\/(localhost:\d+)\//.exec(log);
     if (found) {
@@ -64,7 +70,7 @@ test("the first command serves the page", async () => {
   const page = await fetch(`http://${host}/`);
   assert.match(await page.text(), /<title>/);
   child.kill("SIGTERM");
-  const [code] = await once(child, "exit");
+  const [code] = await exit(child);
   assert.equal(code, 0);
 });
 
@@ -73,7 +79,7 @@ test("the commands ask the server", async () => {
   const folder = await mkdtemp(join(tmpdir(), "readme-"));
   const path = `${dirname(resolve(process.env.TALLYROOM_BIN ?? ""))}:${process.env.PATH}`;
   const env = { ...process.env, PATH: path, TALLYROOM_URL: server.url };
-  const { stdout } = await run("bash", ["-euc", only("sh")[2]], { cwd: folder, env });
+  const { stdout } = await run("bash", ["-euc", only("sh")[2]], { cwd: folder, env, timeout: PATIENCE });
   assert.deepEqual(stdout.split("\n"), ["2", "-5", "imported 2 rooms", ""]);
   assert.match(await readFile(`${folder}/door.csv`, "utf8"), /^rev,.*\r\n1,.*,2\r\n$/);
   await rm(folder, { recursive: true });
@@ -84,7 +90,7 @@ test("the program in Python counts", async () => {
   const server = await startServer();
   const [program] = only("python");
   const python = process.env.PYTHON ?? "python3";
-  const { stdout } = await run(python, ["-c", program.replace("localhost:6789", `127.0.0.1:${server.port}`)]);
+  const { stdout } = await run(python, ["-c", program.replace("localhost:6789", `127.0.0.1:${server.port}`)], { timeout: PATIENCE });
   assert.deepEqual(stdout.trim().split("\n"), [
     "{'type': 'users', 'count': 1}",
     "{'type': 'state', 'value': 0}",
@@ -133,7 +139,7 @@ tallyroom = { path = "../.." }
   await writeFile(`${folder}/Cargo.toml`, manifest);
   await writeFile(`${folder}/Cargo.lock`, await readFile(`${root}/Cargo.lock`));
   await writeFile(`${folder}/src/main.rs`, program);
-  await run("cargo", ["build", "--quiet", "--target-dir", `${root}/target`], { cwd: folder });
+  await run("cargo", ["build", "--quiet", "--target-dir", `${root}/target`], { cwd: folder, timeout: BUILD_PATIENCE });
   const { child, host } = await serve(`${root}/target/debug/volume`);
   const socket = new WebSocket(`ws://${host}/`);
   /** @type {any[]} */
@@ -145,12 +151,12 @@ tallyroom = { path = "../.." }
       if (events.some(({ type }) => type === "error") && events.some(({ value }) => value === 11)) tell(null);
     });
   });
-  await once(socket, "open");
+  await once(socket, "open", { signal: AbortSignal.timeout(PATIENCE) });
   for (let presses = 0; presses < 12; presses++) socket.send('{"action":"plus"}');
-  await told;
+  await inTime(told, () => `only this is told: ${JSON.stringify(events)}`);
   assert.deepEqual(events.filter(({ type }) => type === "state").map(({ value }) => value).at(-1), 11);
   assert.equal(events.find(({ type }) => type === "error").message, "it goes to eleven");
   socket.close();
   child.kill("SIGTERM");
-  assert.equal((await once(child, "exit"))[0], 0);
+  assert.equal((await exit(child))[0], 0);
 });

@@ -229,7 +229,7 @@ impl Guest {
         };
         assert!(arbiter.spawn(connecting));
         Self {
-            client: told.recv().unwrap(),
+            client: told.recv_timeout(PATIENCE).unwrap(),
             listener,
             socket: None,
             came: None,

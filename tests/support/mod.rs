@@ -26,10 +26,10 @@ pub mod tls;
 pub mod v1;
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     net::{TcpStream, ToSocketAddrs},
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -179,6 +179,52 @@ pub fn command_at(program: &Path, args: &[&str]) -> Command {
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(Stdio::piped());
     command
+}
+
+/// Runs a program that ends by itself, and gives what it printed where that is piped.
+#[track_caller]
+pub fn output(command: &mut Command) -> Output {
+    finished(command.spawn().unwrap())
+}
+
+/// The same for a program that was started; one that does not end is killed, and the test fails.
+#[track_caller]
+pub fn finished(mut child: Child) -> Output {
+    drop(child.stdin.take());
+    let out = child.stdout.take().map(read_to_end);
+    let said = child.stderr.take().map(read_to_end);
+    let bytes = |reading: Option<thread::JoinHandle<Vec<u8>>>| {
+        reading.map_or_else(Vec::new, |reading| reading.join().unwrap())
+    };
+    let start = Instant::now();
+    let mut status = child.try_wait().unwrap();
+    while status.is_none() {
+        if start.elapsed() >= PATIENCE {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let said = bytes(said);
+            panic!(
+                "the program does not end: {}",
+                String::from_utf8_lossy(&said)
+            );
+        }
+        thread::sleep(Duration::from_millis(2));
+        status = child.try_wait().unwrap();
+    }
+    Output {
+        status: status.unwrap(),
+        stdout: bytes(out),
+        stderr: bytes(said),
+    }
+}
+
+/// Reads all that a program prints while others wait for its end, so that it never waits for a reader.
+fn read_to_end(mut from: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).unwrap();
+        bytes
+    })
 }
 
 fn follow(child: &mut Child) -> Log {

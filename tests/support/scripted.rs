@@ -13,7 +13,7 @@ use tungstenite::{
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-use super::PATIENCE;
+use super::{PATIENCE, await_that};
 
 /// Where clients come in.
 pub struct Door {
@@ -31,9 +31,16 @@ pub fn play(script: impl FnOnce(Door) + Send + 'static) -> (String, thread::Join
 }
 
 impl Door {
-    /// The next connection, of which nothing is read.
+    /// The next connection, of which nothing is read; it is awaited as long as [`PATIENCE`] lasts.
     pub fn accept(&self) -> TcpStream {
-        let (stream, _) = self.listener.accept().unwrap();
+        self.listener.set_nonblocking(true).unwrap();
+        let mut came = None;
+        await_that("a client comes", || {
+            came = self.listener.accept().ok();
+            came.is_some()
+        });
+        let (stream, _) = came.unwrap();
+        stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream
