@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "node:test";
-import { live, scratch, shows, startBrowser, startBrowserOn, startServer, until } from "./harness.js";
+import { live, ownLoopback, scratch, shows, startBrowser, startBrowserOn, startServer, until } from "./harness.js";
 import { startProxy } from "./proxy.js";
 
 const ROOM = "/r/door";
@@ -13,14 +13,15 @@ const ROOM = "/r/door";
 let folder;
 /** @type {Awaited<ReturnType<typeof startServer>>} */
 let server;
-let port = 0;
+/** Where it listens, whenever it is started; port 0: where it was not yet. */
+let place = { host: "", port: 0 };
 /** @type {(() => Promise<any>)[]} */
 let ends;
 
 beforeEach(async () => {
   folder = await scratch();
   ends = [];
-  port = 0;
+  place = { host: ownLoopback(), port: 0 };
 });
 afterEach(async () => {
   for (const end of ends.reverse()) await end();
@@ -29,12 +30,12 @@ afterEach(async () => {
 });
 
 /**
- * Starts the server on this test's data, on the port that it had before.
- * @param {{ host?: string, data?: string }} [options] `data`: another folder
+ * Starts the server on this test's data, where it was before.
+ * @param {string} [data] another folder
  */
-async function serve({ host, data = "data" } = {}) {
-  server = await startServer({ port, host, store: `disk:${join(folder.path, data)}` });
-  port = server.port;
+async function serve(data = "data") {
+  server = await startServer({ ...place, store: `disk:${join(folder.path, data)}` });
+  place.port = server.port;
 }
 
 /** A window of a browser of its own. */
@@ -98,7 +99,7 @@ async function stored(page, count) {
 
 /** The room's value and how many actions made it. */
 async function counted() {
-  const response = await fetch(`http://127.0.0.1:${server.port}/api/rooms/door`);
+  const response = await fetch(`${server.url}/api/rooms/door`);
   const { rev, value } = await response.json();
   return { rev, value };
 }
@@ -231,10 +232,10 @@ describe("clicks while the server is down", () => {
   });
 
   test("arrive once over plain HTTP at an address that is not loopback, too", async () => {
-    await serve({ host: "0.0.0.0" });
-    const url = `http://${ownAddress()}:${server.port}`;
+    place.host = ownAddress();
+    await serve();
     const page = await openWindow();
-    await visit(page, url);
+    await visit(page);
     assert.deepEqual(await page.evaluate(() => [isSecureContext, "randomUUID" in crypto, "locks" in navigator]), [false, false, false]);
     await click(page, 1);
     await arrived(page, 1);
@@ -243,13 +244,13 @@ describe("clicks while the server is down", () => {
     await click(page, 3);
     await stored(page, 3);
     await reloadInVain(page);
-    await serve({ host: "0.0.0.0" });
-    await visit(page, url);
+    await serve();
+    await visit(page);
     await arrived(page, 4);
     await server.kill();
     await page.locator(".notice").waitFor();
     await click(page, 2);
-    await serve({ host: "0.0.0.0" });
+    await serve();
     await live(page);
     await arrived(page, 6);
   });
@@ -261,7 +262,7 @@ describe("an answer that is lost after the commit", () => {
 
   async function visitThroughProxy() {
     await serve();
-    proxy = await startProxy(server.port);
+    proxy = await startProxy(server);
     ends.push(proxy.stop);
     const page = await openWindow();
     await visit(page, proxy.url);
@@ -305,7 +306,7 @@ describe("an answer that is lost after the commit", () => {
     await click(page, 2);
     await stored(page, 5);
     proxy.losesAnswers = false;
-    await serve({ data: "empty" });
+    await serve("empty");
     await live(page);
     await shows(page, ".unsure-count", "3 changes may not have counted:");
     await shows(page, ".unsure-sum", "+3");
@@ -330,7 +331,7 @@ describe("an answer that is lost after the commit", () => {
     await click(page, 4);
     await stored(page, 6);
     proxy.losesAnswers = false;
-    await serve({ data: "empty" });
+    await serve("empty");
     await visit(page, proxy.url);
     await shows(page, ".unsure-count", "2 changes may not have counted:");
     await shows(page, ".value", "4");

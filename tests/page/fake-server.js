@@ -7,7 +7,7 @@ import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import WebSocket, { WebSocketServer } from "ws";
-import { MAX } from "./harness.js";
+import { MAX, ownLoopback } from "./harness.js";
 
 /** @typedef {{ client: string, n: number, action: any }} Asked */
 /** @typedef {{ n: number, code: string, message: string }} Refusal */
@@ -197,12 +197,13 @@ export class FakeServer {
   /** @type {(() => void)[]} */
   #waiting = [];
   #due = false;
+  #host = ownLoopback();
   #port = 0;
   /** @type {import("node:http").Server | undefined} */
   #http;
 
   get url() {
-    return `http://127.0.0.1:${this.#port}`;
+    return `http://${this.#host}:${this.#port}`;
   }
 
   /** Listens, on the same port as before. */
@@ -217,7 +218,7 @@ export class FakeServer {
         this.onsession(session);
       });
     });
-    http.listen(this.#port, "127.0.0.1");
+    http.listen(this.#port, this.#host);
     await once(http, "listening");
     this.#port = /** @type {import("node:net").AddressInfo} */ (http.address()).port;
     this.#http = http;

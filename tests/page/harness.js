@@ -5,6 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { on, once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -33,6 +34,15 @@ const running = new Set();
 process.once("exit", () => running.forEach((child) => child.kill("SIGKILL")));
 
 /**
+ * An address of this machine, drawn for one server: no other program is given its port while it is away, but one that
+ * listens at all addresses.
+ */
+export function ownLoopback() {
+  const [one, two, three] = randomBytes(3);
+  return `127.${one}.${two}.${1 + (three % 254)}`;
+}
+
+/**
  * Starts the server and waits until it listens.
  * @param {{ port?: number, host?: string, store?: string, args?: string[] }} [options] port 0: a free one
  */
@@ -47,6 +57,7 @@ export async function startServer({ port = 0, host = "127.0.0.1", store = "memor
   return {
     /** Without a slash at its end. */
     url,
+    host: new URL(url).hostname,
     port: Number(new URL(url).port),
     async kill() {
       if (child.exitCode !== null || child.signalCode !== null) return;

@@ -3,8 +3,8 @@
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
 
-/** @param {number} port the server's, on this machine */
-export async function startProxy(port) {
+/** @param {{ host: string, port: number }} server */
+export async function startProxy({ host, port }) {
   /** @type {Set<import("node:net").Socket>} */
   const sockets = new Set();
   const proxy = {
@@ -23,7 +23,7 @@ export async function startProxy(port) {
     },
   };
   const server = createServer((browser) => {
-    const upstream = connect(port, "127.0.0.1");
+    const upstream = connect(port, host);
     for (const [from, to, isLost] of /** @type {const} */ ([
       [browser, upstream, () => proxy.losesRequests],
       [upstream, browser, () => proxy.losesAnswers],

@@ -1,7 +1,7 @@
 // @ts-check
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, test } from "node:test";
-import { MAX, live, openPage, setValue, shows, startBrowser, startServer, until } from "./harness.js";
+import { MAX, live, openPage, ownLoopback, setValue, shows, startBrowser, startServer, until } from "./harness.js";
 
 describe("several windows", () => {
   /** @type {Awaited<ReturnType<typeof startServer>>} */
@@ -168,7 +168,7 @@ describe("a server that goes away", () => {
   test("is said by the page, in each language, and is found again by itself", async (t) => {
     const browser = await startBrowser();
     t.after(() => browser.close());
-    let server = await startServer();
+    let server = await startServer({ host: ownLoopback() });
     t.after(() => server.kill());
     /** @type {[string, RegExp, RegExp, RegExp, string][]} */
     const languages = [
@@ -198,7 +198,7 @@ describe("a server that goes away", () => {
       assert.equal(await page.isVisible(".pending"), true);
     }
 
-    server = await startServer({ port: server.port });
+    server = await startServer({ host: server.host, port: server.port });
     for (const [index, [, , , back]] of languages.entries()) {
       const { page } = pages[index];
       await live(page);
@@ -218,13 +218,13 @@ describe("a server that goes away", () => {
   test("is tried again at once by a button", async (t) => {
     const browser = await startBrowser();
     t.after(() => browser.close());
-    let server = await startServer();
+    let server = await startServer({ host: ownLoopback() });
     t.after(() => server.kill());
     // The longest pauses, so that only the button can be quick.
     const { page } = await openPage(browser, server.url, { prepare: () => (Math.random = () => 0.999) });
     await server.kill();
     await shows(page, ".status-text", /Reconnecting in [5-9] s/);
-    server = await startServer({ port: server.port });
+    server = await startServer({ host: server.host, port: server.port });
     await page.click(".again");
     await live(page);
   });
