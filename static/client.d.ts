@@ -23,15 +23,16 @@ export interface Snapshot {
   /** How many actions for this room pages have left behind that are gone; they are sent as soon as the server is back. */
   readonly orphans: number;
   /**
-   * Actions for this room of which nobody knows whether they count: they were sent, and then the room was restored,
-   * imported or lost, before an answer came. They wait for `resend()` or `discard()`, across pages and reloads.
+   * Actions for this room of which nobody knows whether they count: they were sent, and before an answer came the room was
+   * restored, imported or lost, or so much time went by, an hour or more, that it may have forgotten who sent them. They
+   * wait for `resend()` or `discard()`, across pages and reloads.
    */
   readonly unsure: readonly Unsure[];
   /** Whether actions that wait outlive the page. False where IndexedDB is missing, and for a moment at the beginning. */
   readonly durable: boolean;
 }
 
-/** An action whose client was forgotten by the server after it was sent. */
+/** An action whose client was forgotten by the server after it was sent, or may have been. */
 export interface Unsure {
   readonly client: string;
   readonly n: number;

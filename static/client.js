@@ -190,7 +190,7 @@ class Connection {
 
   /** @param {any} event */
   #receive(event) {
-    const { refused, holdMs, trouble } = this.#outbox.receive(event);
+    const { refused, holdMs, trouble } = this.#outbox.receive(event, Date.now());
     for (const one of refused) this.#complain(one);
     if (event?.type === "error" && event.n === undefined) {
       this.#complain({ code: String(event.code), message: String(event.message) });
@@ -269,7 +269,7 @@ class Connection {
   /** Sends what is ready to be sent, and stores what is not stored yet. */
   #flow() {
     if (this.#session?.isOpen) for (const { n, action } of this.#outbox.toSend()) this.#session.send({ ...action, n });
-    const write = this.#outbox.toStore();
+    const write = this.#outbox.toStore(Date.now());
     if (write) this.#saving = this.#save(write);
     else if (this.#isOver && !this.#saving && !this.#fresh) this.#store.close();
   }
@@ -285,7 +285,8 @@ class Connection {
   }
 
   /**
-   * The room knows nothing of this client any more, or another page found that out first: a fresh id takes its place.
+   * The room knows nothing of this client any more, or may have forgotten it, or another page found that out first: a
+   * fresh id takes its place.
    */
   async #forget() {
     if (this.#fresh) return;

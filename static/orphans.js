@@ -5,10 +5,13 @@
  * since a number that comes twice is applied once. So there is no lock here: pages that are there say so when they are
  * asked, and that only saves sending twice.
  *
- * What remains. An action that was put on a wire is posted only where its epoch is still the room's, and of a forgotten
- * client only number 1 could be taken at all: all others are a `gap`. So it would take an import or a restore over
- * the room in the moment between our GET and our POST of a number 1, whose first answer was lost, into a state that
- * holds its effect but not its number. The protocol has no POST on condition of an epoch that would close this.
+ * Of a forgotten client only number 1 could be taken twice: all others are a `gap`. A room forgets by age, or with its
+ * epoch. So a number 1 that was put on a wire is posted only as long as a room remembers any client, and only where its
+ * epoch is still the room's; about any other its user is asked, though the room may know it still.
+ *
+ * What remains. It would take an import or a restore over the room in the moment between our GET and our POST of a
+ * number 1, whose first answer was lost, into a state that holds its effect but not its number. The protocol has no POST
+ * on condition of an epoch that would close this.
  */
 import { bounded, delay } from "./backoff.js";
 import { report } from "./faults.js";
@@ -197,7 +200,12 @@ export class Orphans {
   async #sendOne(row, epoch) {
     const { client, n } = row;
     const { store } = this.#around;
-    if (!row.wired && !(await store.change([client, n, n], (found) => rows.mark(found, n, epoch)))) return epoch;
+    const now = Date.now();
+    if (rows.isInDoubt(row, now)) {
+      await this.#retire(client);
+      return epoch;
+    }
+    if (!row.wired && !(await store.change([client, n, n], (found) => rows.mark(found, n, epoch, now)))) return epoch;
     const { response, body } = await this.#fetch(`${row.api}/actions`, {
       method: "POST",
       headers: { "Content-Type": "application/json", "Idempotency-Key": `${client}:${n}` },
@@ -223,8 +231,8 @@ export class Orphans {
   }
 
   /**
-   * Its numbers mean nothing any more: what was never on a wire is sent under a fresh id in the same round, the rest is
-   * shown.
+   * Its numbers mean nothing any more, or may not: what was never on a wire is sent under a fresh id in the same round,
+   * the rest is shown.
    * @param {string} client
    */
   async #retire(client) {

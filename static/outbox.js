@@ -10,11 +10,13 @@
  */
 import { bounded } from "./backoff.js";
 import { applyToCounter } from "./counter.js";
+import { mayBeForgotten } from "./rows.js";
 
 /**
  * @typedef {object} Write what is to be stored, all of it or nothing
  * @property {string} client
  * @property {string | null} epoch under which what is marked is going to be sent
+ * @property {number} at when that is, as `Date.now()` counts: not before
  * @property {{ n: number, action: object, wired: boolean }[]} put new ones, in the order of their numbers
  * @property {[from: number, to: number] | null} mark stored ones that are going to be put on a wire
  * @property {number} remove all up to this number are settled
@@ -55,6 +57,8 @@ export class Outbox {
   /** Up to here all is stored when what is being stored is. */
   #ahead = 0;
   #wired = 0;
+  /** When number 1 was first put on a wire; null before. @type {number | null} */
+  #since = null;
   #sent = 0;
   #window = WINDOW;
   #welcomed = false;
@@ -111,9 +115,10 @@ export class Outbox {
   /**
    * What is to be stored now: null where that is nothing, or while something is being stored. So whatever is pressed
    * meanwhile is stored together.
+   * @param {number} now
    * @returns {Write | null}
    */
-  toStore() {
+  toStore(now) {
     if (this.#writing || this.#forgetting) return null;
     const wire = this.#mayWire();
     const put = this.#after(this.#stored).map(({ n, action }) => ({ n, action, wired: n <= wire }));
@@ -121,7 +126,7 @@ export class Outbox {
     const mark = markTo > this.#wired ? /** @type {[number, number]} */ ([this.#wired + 1, markTo]) : null;
     const remove = this.#settled > this.#removed ? this.#settled : 0;
     if (put.length === 0 && !mark && !remove) return null;
-    this.#writing = { client: this.client, epoch: this.epoch, put, mark, remove };
+    this.#writing = { client: this.client, epoch: this.epoch, at: now, put, mark, remove };
     return this.#writing;
   }
 
@@ -138,17 +143,18 @@ export class Outbox {
     if (put.length === 0) return null;
     if (this.#writing) this.#ahead = this.#last;
     else this.#stored = this.#last;
-    return { client: this.client, epoch: null, put, mark: null, remove: 0 };
+    return { client: this.client, epoch: null, at: 0, put, mark: null, remove: 0 };
   }
 
   /**
    * What `toStore` gave has come to an end.
-   * @param {boolean} done false: nothing of it was stored
+   * @param {import("./rows.js").Stored | null} done null: nothing of it was stored
    */
   stored(done) {
     const write = this.#writing;
     this.#writing = null;
     if (!write || !done) return;
+    this.#since ??= done.since;
     this.#stored = Math.max(this.#stored, this.#ahead);
     this.#removed = Math.max(this.#removed, write.remove);
     if (write.mark) this.#wired = Math.max(this.#wired, write.mark[1]);
@@ -184,13 +190,14 @@ export class Outbox {
   /**
    * Takes in an event of the server. What it does not know changes nothing.
    * @param {any} event a parsed message, of any shape
+   * @param {number} now as `Date.now()` counts
    * @returns {Readonly<Outcome>}
    */
-  receive(event) {
+  receive(event, now) {
     if (this.#forgetting) return NOTHING;
     switch (event?.type) {
       case "welcome":
-        return isWelcome(event) ? this.#welcome(event) : NOTHING;
+        return isWelcome(event) ? this.#welcome(event, now) : NOTHING;
       case "state":
         if (isState(event)) this.#state(event);
         return NOTHING;
@@ -231,6 +238,7 @@ export class Outbox {
     this.epoch = null;
     this.#stored = moved.size;
     this.#settled = this.#removed = this.#ahead = this.#wired = this.#sent = 0;
+    this.#since = null;
     this.#landing = [];
     this.#forgetting = false;
     this.#lay();
@@ -241,7 +249,7 @@ export class Outbox {
     const stored = this.#after(this.#settled).slice(0, this.#stored - this.#settled);
     return stored.map(({ n, action }) => {
       const wired = n <= this.#wired;
-      return { client: this.client, n, action, wired, epoch: wired ? this.epoch : null };
+      return { client: this.client, n, action, wired, epoch: wired ? this.epoch : null, wiredAt: wired ? this.#since : null };
     });
   }
 
@@ -256,9 +264,12 @@ export class Outbox {
     return Math.min(this.#last, this.#settled + this.#window);
   }
 
-  /** @param {any} event */
-  #welcome(event) {
-    if (this.#isForgotten(event)) return { ...NOTHING, trouble: /** @type {const} */ ("forgotten") };
+  /**
+   * @param {any} event
+   * @param {number} now
+   */
+  #welcome(event, now) {
+    if (this.#isForgotten(event, now)) return { ...NOTHING, trouble: /** @type {const} */ ("forgotten") };
     this.epoch = event.epoch;
     this.#window = isNumber(event.window) && event.window > 0 ? event.window : WINDOW;
     const refused = this.#refuse(Array.isArray(event.refused) ? event.refused : []);
@@ -270,11 +281,14 @@ export class Outbox {
   }
 
   /**
-   * A client of which nothing was ever on a wire cannot be forgotten.
+   * A client of which nothing was ever on a wire cannot be forgotten. One of which nothing is known to be settled cannot
+   * tell that it was by the number; where number 1 is on a wire for so long that it may have been, it counts as forgotten.
    * @param {any} event
+   * @param {number} now
    */
-  #isForgotten({ epoch, n }) {
+  #isForgotten({ epoch, n }, now) {
     if (n < this.#settled) return true;
+    if (n === 0 && this.#since !== null && mayBeForgotten(this.#since, now)) return true;
     const wiring = this.#writing?.mark || this.#writing?.put.some(({ wired }) => wired);
     const known = this.#settled > 0 || this.#wired > 0 || wiring;
     return Boolean(known) && this.epoch !== null && epoch !== this.epoch;

@@ -12,13 +12,47 @@
  * @property {object} action
  * @property {boolean} wired whether it was ever put on a wire, or is just going to be
  * @property {string | null} epoch in which that was; null where it never was
- * @property {boolean} unsure its client was forgotten after it was put on a wire: only its user can say what is to be done
+ * @property {number | null} [wiredAt] when that was for the first time, as `Date.now()` counts; null where it never was,
+ * missing where a page of an earlier version put it on a wire
+ * @property {boolean} unsure its client was forgotten after it was put on a wire, or may have been: only its user can say
+ * what is to be done
  */
 /** @typedef {[client: string, from: number, to: number]} Range numbers `from` to `to` of a client, both included */
 /**
  * @template T
  * @typedef {{ put?: Row[], remove?: Range[], result: T }} Change what is removed is removed before anything is put
  */
+/**
+ * @typedef {object} Stored
+ * @property {number | null} since when number 1 was first put on a wire, by whichever page, where it is among what is
+ * stored; else null
+ */
+
+/** A room remembers a client for so long after its last action at least, however many others there are (design 3). */
+const REMEMBERED_MS = 3_600_000;
+/** What is sent now may take as long to come to the room. */
+const UNDERWAY_MS = 60_000;
+
+/**
+ * Whether a room that knows nothing of a client may have settled its number 1 and forgotten the client since. A time that
+ * is to come says that the clock was set back, and nothing else; so it is no better than none.
+ * @param {number | null | undefined} since when number 1 was first put on a wire
+ * @param {number} now
+ */
+export function mayBeForgotten(since, now) {
+  if (typeof since !== "number" || since > now) return true;
+  return now - since >= REMEMBERED_MS - UNDERWAY_MS;
+}
+
+/**
+ * Whether this may be in although the room knows nothing of its client. Only a number 1 can be: of a client that stores
+ * later ones alone the first is known to be settled, and a room that forgot it tells by a gap.
+ * @param {Row} row
+ * @param {number} now
+ */
+export function isInDoubt({ n, wired, wiredAt }, now) {
+  return n === 1 && wired && mayBeForgotten(wiredAt, now);
+}
 
 /**
  * Everything of one client.
@@ -30,18 +64,20 @@ export function allOf(client) {
 }
 
 /**
- * What a client of this page has to store. Nothing of it is, and the result is false, where another page took over what
+ * What a client of this page has to store. Nothing of it is, and the result is null, where another page took over what
  * was to be marked: because it was forgotten in the meantime, or because it is settled.
  * @param {Row[]} rows those that `write.mark` names, as far as they are there
  * @param {import("./outbox.js").Write} write
  * @param {string} api
- * @returns {Change<boolean>}
+ * @returns {Change<Stored | null>}
  */
-export function write(rows, { client, epoch, put, mark, remove }, api) {
-  const marked = mark ? markAll(rows, mark, epoch) : [];
-  if (!marked) return { result: false };
-  const added = put.map((one) => ({ client, api, ...one, epoch: one.wired ? epoch : null, unsure: false }));
-  return { put: [...marked, ...added], remove: remove > 0 ? [[client, 1, remove]] : [], result: true };
+export function write(rows, { client, epoch, at, put, mark, remove }, api) {
+  const marked = mark ? markAll(rows, mark, epoch, at) : [];
+  if (!marked) return { result: null };
+  const added = put.map((one) => ({ client, api, ...one, ...wiring(one.wired, epoch, at), unsure: false }));
+  const stored = [...marked, ...added];
+  const since = stored.find(({ n }) => n === 1)?.wiredAt ?? null;
+  return { put: stored, remove: remove > 0 ? [[client, 1, remove]] : [], result: { since } };
 }
 
 /**
@@ -49,10 +85,11 @@ export function write(rows, { client, epoch, put, mark, remove }, api) {
  * @param {Row[]} rows the one, if it is there
  * @param {number} n
  * @param {string} epoch
+ * @param {number} at
  * @returns {Change<boolean>}
  */
-export function mark(rows, n, epoch) {
-  const marked = markAll(rows, [n, n], epoch);
+export function mark(rows, n, epoch, at) {
+  const marked = markAll(rows, [n, n], epoch, at);
   return { put: marked ?? [], result: marked !== null };
 }
 
@@ -99,12 +136,22 @@ export function discard(rows, chosen) {
  * @param {Row[]} rows
  * @param {[from: number, to: number]} range
  * @param {string | null} epoch
- * @returns {Row[] | null} null: not all are there to be put on a wire in this epoch
+ * @param {number} at
+ * @returns {Row[] | null} null: not all are there to be put on a wire in this epoch, at that time
  */
-function markAll(rows, [from, to], epoch) {
-  const free = rows.filter((row) => !row.unsure && (!row.wired || row.epoch === epoch));
+function markAll(rows, [from, to], epoch, at) {
+  const free = rows.filter((row) => !row.unsure && (!row.wired || (row.epoch === epoch && !isInDoubt(row, at))));
   if (free.length !== to - from + 1) return null;
-  return free.map((row) => ({ ...row, wired: true, epoch }));
+  return free.map((row) => (row.wired ? row : { ...row, ...wiring(true, epoch, at) }));
+}
+
+/**
+ * @param {boolean} wired
+ * @param {string | null} epoch
+ * @param {number} at
+ */
+function wiring(wired, epoch, at) {
+  return { wired, epoch: wired ? epoch : null, wiredAt: wired ? at : null };
 }
 
 /**
@@ -112,7 +159,7 @@ function markAll(rows, [from, to], epoch) {
  * @param {string} client
  */
 function renumber(rows, client) {
-  return rows.map((row, index) => ({ ...row, client, n: index + 1, wired: false, epoch: null, unsure: false }));
+  return rows.map((row, index) => ({ ...row, client, n: index + 1, ...wiring(false, null, 0), unsure: false }));
 }
 
 /**

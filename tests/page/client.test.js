@@ -282,7 +282,7 @@ describe("a connection", () => {
     };
     const session = await opened();
     const begun = Date.now();
-    server.room.known = () => ({ n: 1, refused: new Map(), answers: new Map() });
+    server.room.known = () => ({ n: 1, at: Date.now(), refused: new Map(), answers: new Map() });
     for (let presses = 0; presses < 4; presses += 1) room?.plus();
     await got(session, [1, 2, 3, 4, 2, 3, 4]);
     assert.ok(Date.now() - begun >= 55, "it waited");

@@ -1,13 +1,31 @@
 // @ts-check
 /** Clicks in a real browser count exactly once, whatever happens to the server, the page, the browser or the wire. */
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "node:test";
+import { promisify } from "node:util";
 import { live, ownLoopback, scratch, shows, startBrowser, startBrowserOn, startServer, until } from "./harness.js";
 import { startProxy } from "./proxy.js";
 
 const ROOM = "/r/door";
+/** Longer than a room remembers a client. */
+const MONTH_MS = 31 * 24 * 3_600_000;
+/** Makes a stopped server's data as much older as it is told. */
+const AGE = `
+import json, sqlite3, sys
+database, ms = sqlite3.connect(sys.argv[1]), int(sys.argv[2])
+with database:
+    database.execute("UPDATE batches SET at = at - ?", (ms,))
+    for room, rev, part, text in database.execute("SELECT * FROM snapshots").fetchall():
+        snapshot = json.loads(text)
+        for client in snapshot["settled"]:
+            client["at"] -= ms
+        new = (json.dumps(snapshot), room, rev, part)
+        database.execute("UPDATE snapshots SET snapshot = ? WHERE room = ? AND rev = ? AND part = ?", new)
+database.close()
+`;
 
 /** @type {Awaited<ReturnType<typeof scratch>>} */
 let folder;
@@ -95,6 +113,27 @@ async function stored(page, count) {
     async () => (seen = await countStored(page)) === count,
     () => `${seen} actions are stored, not ${count}`,
   );
+}
+
+/**
+ * A month goes by at the server, which is stopped, and somebody else adds 10: then the room forgets whom it knew before.
+ */
+async function sleepForAMonth() {
+  await server.kill();
+  await promisify(execFile)(process.env.PYTHON ?? "python3", ["-c", AGE, join(folder.path, "data", "tallyroom.db"), String(MONTH_MS)]);
+  await serve();
+  const response = await fetch(`${server.url}/api/rooms/door/actions`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", "Idempotency-Key": "others" },
+    body: JSON.stringify({ action: "plus", by: 10 }),
+  });
+  assert.equal(response.status, 200);
+}
+
+/** What a month does to a page's clock. @param {number} ms */
+function setClock(ms) {
+  const { now } = Date;
+  Date.now = () => now() + ms;
 }
 
 /** The room's value and how many actions made it. */
@@ -296,6 +335,52 @@ describe("an answer that is lost after the commit", () => {
     proxy.losesAnswers = false;
     await visit(page, proxy.url);
     await arrived(page, 2);
+  });
+
+  test("is asked about where the room forgot the page meanwhile; what was never sent arrives once", async () => {
+    const page = await visitThroughProxy();
+    await lose(page, 2);
+    proxy.losesRequests = true;
+    proxy.cut();
+    await page.locator(".notice").waitFor();
+    await click(page, 3);
+    await stored(page, 5);
+    await sleepForAMonth();
+    await page.evaluate(setClock, MONTH_MS);
+    proxy.losesAnswers = proxy.losesRequests = false;
+    proxy.cut();
+    await live(page);
+    await shows(page, ".unsure-count", "2 changes may not have counted:");
+    await shows(page, ".value", "15");
+    await page.locator(".pending").waitFor({ state: "hidden" });
+    await stored(page, 2);
+    assert.deepEqual(await counted(), { rev: 6, value: 15 });
+    await page.click(".discard");
+    await page.locator(".unsure").waitFor({ state: "hidden" });
+    await stored(page, 0);
+    assert.deepEqual(await counted(), { rev: 6, value: 15 });
+  });
+
+  test("is asked about where the room forgot a page that is gone", async () => {
+    const page = await visitThroughProxy();
+    await lose(page, 2);
+    await page.goto("about:blank");
+    await sleepForAMonth();
+    proxy.losesAnswers = false;
+    proxy.cut();
+    await page.addInitScript(setClock, MONTH_MS);
+    await visit(page, proxy.url);
+    const other = await page.context().newPage();
+    await other.addInitScript(setClock, MONTH_MS);
+    await visit(other, proxy.url);
+    for (const tab of [page, other]) await shows(tab, ".unsure-count", "2 changes may not have counted:");
+    assert.deepEqual(await counted(), { rev: 3, value: 12 });
+    await page.bringToFront();
+    await page.click(".resend");
+    for (const tab of [page, other]) await tab.locator(".unsure").waitFor({ state: "hidden" });
+    await shows(page, ".value", "14");
+    await stored(page, 0);
+    assert.deepEqual(await counted(), { rev: 5, value: 14 });
   });
 
   test("is asked about where the data was wiped; what was never sent arrives once", async () => {

@@ -11,10 +11,19 @@ import { MAX, ownLoopback } from "./harness.js";
 
 /** @typedef {{ client: string, n: number, action: any }} Asked */
 /** @typedef {{ n: number, code: string, message: string }} Refusal */
-/** @typedef {{ n: number, refused: Map<number, Refusal>, answers: Map<number, { rev: number, value: number }> }} Known */
+/**
+ * @typedef {object} Known
+ * @property {number} n
+ * @property {number} at when that was settled
+ * @property {Map<number, Refusal>} refused
+ * @property {Map<number, { rev: number, value: number }>} answers
+ */
 /**
  * @typedef {{ kind: "taken" | "flying" } | { kind: "repeat" } | { kind: "retry", expected: number, code: string }} Taken
  */
+
+/** How long a room remembers a client after its last action, however crowded it is. */
+export const REMEMBERED_MS = 3_600_000;
 
 /** One room: what is asked waits until `commit()`, and is gone where it did not come to that. */
 export class FakeRoom {
@@ -30,10 +39,15 @@ export class FakeRoom {
   flying = [];
   /** @type {(Asked & { rev: number })[]} */
   journal = [];
+  /** The room's clock. */
+  now = () => Date.now();
 
-  /** @param {string} client */
+  /**
+   * @param {string} client
+   * @returns {Known}
+   */
   known(client) {
-    return this.clients.get(client) ?? { n: 0, refused: new Map(), answers: new Map() };
+    return this.clients.get(client) ?? { n: 0, at: 0, refused: new Map(), answers: new Map() };
   }
 
   /**
@@ -62,6 +76,7 @@ export class FakeRoom {
       const known = this.known(client);
       this.clients.set(client, known);
       known.n = n;
+      known.at = this.now();
       const value = valueAfter(this.value, action);
       if (Number.isSafeInteger(value) && value >= this.min && value <= this.max) {
         this.value = value;
@@ -79,6 +94,11 @@ export class FakeRoom {
 
   crash() {
     this.flying = [];
+  }
+
+  /** Others took the places of all clients that may be forgotten. */
+  forgetOld() {
+    for (const [client, { at }] of this.clients) if (at + REMEMBERED_MS <= this.now()) this.clients.delete(client);
   }
 
   /** @param {number} [value] what an import brings; the clients are forgotten either way */

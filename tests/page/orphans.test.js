@@ -340,6 +340,134 @@ describe("a room that was wiped meanwhile", () => {
   });
 });
 
+describe("what was put on a wire longer ago than a room surely remembers a client", () => {
+  const HOUR = 3_600_000;
+  /** As if so much time had gone by since what is stored was put on a wire. */
+  const age = (/** @type {number} */ ms) =>
+    writeDisk((rows) => rows.map((row) => (row.wired ? { ...row, wiredAt: row.wiredAt - ms } : row)));
+  /** The room forgets everybody, in the same life of its journal. */
+  const forget = () => server.room.clients.clear();
+
+  test("is not sent again: the user is asked, and may send it as a new one", async () => {
+    const [{ client, wiredAt }] = await leaveUnanswered(2);
+    assert.ok(Math.abs(Date.now() - wiredAt) < 60_000);
+    await age(HOUR);
+    forget();
+    const page = openPage();
+    await becomes(page, (now) => isIdle(now) && now.unsure.length === 2);
+    assert.deepEqual(page.snapshot.unsure, [1, 2].map((n) => ({ client, n, action: PLUS })));
+    assert.deepEqual([posts(), server.room.value], [[], 2]);
+    assert.equal(await page.resend([page.snapshot.unsure[1]]), 1);
+    await becomes(page, (now) => isIdle(now) && now.value === 3 && now.unsure.length === 1);
+    assert.equal(await page.discard(), 1);
+    await stored(0);
+    assert.equal(server.room.value, 3);
+  });
+
+  test("by a page of an earlier version, which noted no time, is not sent again either", async () => {
+    await leaveUnanswered(1);
+    await writeDisk((rows) => rows.map(({ wiredAt, ...row }) => row));
+    forget();
+    const page = openPage();
+    await becomes(page, (now) => isIdle(now) && now.unsure.length === 1);
+    assert.equal(server.room.value, 1);
+  });
+
+  test("by a clock that was set back since, is not sent again either", async () => {
+    await leaveUnanswered(1);
+    await age(-HOUR);
+    forget();
+    const page = openPage();
+    await becomes(page, (now) => isIdle(now) && now.unsure.length === 1);
+    assert.equal(server.room.value, 1);
+  });
+
+  test("holds up nothing that was never on a wire, whichever of many pages finds it", async () => {
+    await leaveUnanswered(1);
+    await server.kill();
+    const later = openPage();
+    later.plus();
+    await stored(2);
+    later.close();
+    // Presses of the same client, of which only the first was sent.
+    await writeDisk(([first, second]) => {
+      const [sent, unsent] = first.wired ? [first, second] : [second, first];
+      return [sent, { ...unsent, client: sent.client, n: 2 }];
+    });
+    await age(HOUR);
+    forget();
+    await server.start();
+    const found = Array.from({ length: 3 }, () => openPage({ BroadcastChannel: undefined }));
+    for (const page of found) await becomes(page, (now) => isIdle(now) && now.value === 2 && now.unsure.length === 1);
+    assert.equal(server.room.rev, 2);
+    await stored(1);
+  });
+
+  test("is sent again where a number before it is known to be settled: a room that forgot it says so", async () => {
+    const [{ client }] = await leaveUnanswered(3);
+    await writeDisk((rows) => rows.filter(({ n }) => n > 1));
+    await age(HOUR);
+    await becomes(openPage(), (now) => isIdle(now) && now.value === 3);
+    await stored(0);
+    assert.deepEqual(posts().map(({ key }) => key), [`${client}:2`, `${client}:3`]);
+  });
+
+  test("less long ago, is sent again", async () => {
+    const [{ client }] = await leaveUnanswered(1);
+    await age(HOUR - 120_000);
+    await becomes(openPage(), (now) => isIdle(now) && now.value === 1);
+    await stored(0);
+    assert.deepEqual(posts().map(({ key }) => key), [`${client}:1`]);
+  });
+
+  test("is not sent again by its own page that slept, nor by another that found it meanwhile", async (t) => {
+    const asleep = openPage({ BroadcastChannel: undefined });
+    await becomes(asleep, (now) => now.connection === "live");
+    server.mute = true;
+    asleep.plus();
+    await until(() => server.room.rev === 1, () => "nothing came");
+    const [{ client }] = await stored(1);
+    server.onsession = (session) => (session.client === client ? session.socket.terminate() : session.greet());
+    await server.kill();
+    await becomes(asleep, (now) => now.connection !== "live");
+    asleep.plus();
+    await stored(2);
+    const { now: clock } = Date;
+    t.mock.method(Date, "now", () => clock() + HOUR);
+    forget();
+    server.mute = false;
+    await server.start();
+    const awake = openPage({ BroadcastChannel: undefined });
+    await becomes(awake, (now) => isIdle(now) && now.value === 2 && now.unsure.length === 1);
+    server.onsession = (session) => session.greet();
+    await becomes(asleep, (now) => isIdle(now) && now.value === 2 && now.unsure.length === 1);
+    asleep.plus();
+    await becomes(awake, (now) => now.value === 3);
+    assert.equal(server.room.rev, 3);
+    await stored(1);
+  });
+
+  test("is taken out of what its own page shows, and asked about", async (t) => {
+    server.mute = true;
+    const page = openPage();
+    await becomes(page, (now) => now.connection === "live");
+    page.plus();
+    await until(() => server.room.rev === 1, () => "nothing came");
+    await server.kill();
+    await becomes(page, (now) => now.connection !== "live");
+    assert.deepEqual([page.snapshot.value, page.snapshot.pending], [1, 1]);
+    const { now: clock } = Date;
+    t.mock.method(Date, "now", () => clock() + HOUR);
+    forget();
+    server.mute = false;
+    await server.start();
+    await becomes(page, (now) => isIdle(now) && now.unsure.length === 1);
+    assert.deepEqual([page.snapshot.value, server.room.value], [1, 1]);
+    assert.equal(await page.discard(), 1);
+    await stored(0);
+  });
+});
+
 describe("a page that is over", () => {
   test("is told nothing more, whatever was under way when it was closed", async () => {
     server.mute = true;

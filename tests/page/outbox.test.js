@@ -8,6 +8,7 @@ import { MAX } from "./harness.js";
 
 const PLUS = { action: "plus" };
 const EPOCH = "e1";
+const NOW = 1_800_000_000_000;
 
 /** @type {Outbox} */
 let outbox;
@@ -15,25 +16,28 @@ beforeEach(() => {
   outbox = new Outbox("c1");
 });
 
-/** @param {object} [fields] */
-const welcome = (fields) => outbox.receive({ type: "welcome", epoch: EPOCH, rev: 0, n: 0, window: 1024, refused: [], ...fields });
+/**
+ * @param {object} [fields]
+ * @param {number} [now]
+ */
+const welcome = (fields, now = NOW) => outbox.receive({ type: "welcome", epoch: EPOCH, rev: 0, n: 0, window: 1024, refused: [], ...fields }, now);
 /**
  * @param {number} rev
  * @param {any} value
  * @param {string} [epoch]
  */
-const state = (rev, value, epoch = EPOCH) => outbox.receive({ type: "state", epoch, rev, value });
+const state = (rev, value, epoch = EPOCH) => outbox.receive({ type: "state", epoch, rev, value }, NOW);
 /**
  * @param {number} n
  * @param {number} rev
  */
-const ack = (n, rev) => outbox.receive({ type: "ack", n, rev });
+const ack = (n, rev) => outbox.receive({ type: "ack", n, rev }, NOW);
 /**
  * @param {number} n
  * @param {number} expected
  */
-const retry = (n, expected, afterMs = 10) => outbox.receive({ type: "retry", n, expected, code: "gap", message: "", after_ms: afterMs });
-const error = (/** @type {number} */ n) => outbox.receive({ type: "error", n, code: "out_of_range", message: "no" });
+const retry = (n, expected, afterMs = 10) => outbox.receive({ type: "retry", n, expected, code: "gap", message: "", after_ms: afterMs }, NOW);
+const error = (/** @type {number} */ n) => outbox.receive({ type: "error", n, code: "out_of_range", message: "no" }, NOW);
 
 /** Presses, and lets everything be stored. */
 function press(times = 1) {
@@ -42,7 +46,10 @@ function press(times = 1) {
 }
 
 function store() {
-  while (outbox.toStore()) outbox.stored(true);
+  for (let write = outbox.toStore(NOW); write; write = outbox.toStore(NOW)) {
+    const wires = write.mark?.[0] === 1 || write.put.some(({ n, wired }) => n === 1 && wired);
+    outbox.stored({ since: wires ? NOW : null });
+  }
 }
 
 const sent = () => outbox.toSend().map(({ n }) => n);
@@ -52,56 +59,56 @@ describe("storing and sending", () => {
     welcome();
     outbox.press(PLUS);
     assert.deepEqual(sent(), []);
-    assert.deepEqual(outbox.toStore(), { client: "c1", epoch: EPOCH, put: [{ n: 1, action: PLUS, wired: true }], mark: null, remove: 0 });
+    assert.deepEqual(outbox.toStore(NOW), { client: "c1", epoch: EPOCH, at: NOW, put: [{ n: 1, action: PLUS, wired: true }], mark: null, remove: 0 });
     assert.deepEqual(sent(), []);
-    outbox.stored(true);
+    outbox.stored({ since: NOW });
     assert.deepEqual(outbox.toSend(), [{ n: 1, action: PLUS }]);
     assert.deepEqual(sent(), []);
   });
 
   test("what is pressed while something is stored is stored together", () => {
     outbox.press(PLUS);
-    outbox.toStore();
+    outbox.toStore(NOW);
     for (let count = 0; count < 20; count += 1) outbox.press(PLUS);
-    assert.equal(outbox.toStore(), null);
-    outbox.stored(true);
-    assert.equal(outbox.toStore()?.put.length, 20);
+    assert.equal(outbox.toStore(NOW), null);
+    outbox.stored({ since: NOW });
+    assert.equal(outbox.toStore(NOW)?.put.length, 20);
   });
 
   test("what was stored while offline is marked before it is sent, and not sooner", () => {
     press(3);
-    assert.equal(outbox.toStore(), null);
+    assert.equal(outbox.toStore(NOW), null);
     welcome();
     assert.deepEqual(sent(), []);
-    assert.deepEqual(outbox.toStore(), { client: "c1", epoch: EPOCH, put: [], mark: [1, 3], remove: 0 });
-    outbox.stored(true);
+    assert.deepEqual(outbox.toStore(NOW), { client: "c1", epoch: EPOCH, at: NOW, put: [], mark: [1, 3], remove: 0 });
+    outbox.stored({ since: NOW });
     assert.deepEqual(sent(), [1, 2, 3]);
   });
 
   test("what is lost on the way to the store is stored again", () => {
     outbox.press(PLUS);
-    const first = outbox.toStore();
-    outbox.stored(false);
-    assert.deepEqual(outbox.toStore(), first);
+    const first = outbox.toStore(NOW);
+    outbox.stored(null);
+    assert.deepEqual(outbox.toStore(NOW), first);
   });
 
   test("what is pressed last is stored at once when the page is left, beside what is being stored", () => {
     assert.equal(outbox.toStoreNow(), null);
     outbox.press(PLUS);
-    outbox.toStore();
+    outbox.toStore(NOW);
     outbox.press(PLUS);
     outbox.press(PLUS);
     assert.deepEqual(outbox.toStoreNow()?.put.map(({ n, wired }) => [n, wired]), [[2, false], [3, false]]);
-    outbox.stored(true);
-    assert.equal(outbox.toStore(), null);
+    outbox.stored({ since: NOW });
+    assert.equal(outbox.toStore(NOW), null);
     outbox.press(PLUS);
     assert.deepEqual(outbox.toStoreNow()?.put.map(({ n }) => n), [4]);
-    assert.equal(outbox.toStore(), null);
+    assert.equal(outbox.toStore(NOW), null);
     welcome();
-    assert.deepEqual(outbox.toStore()?.mark, [1, 4]);
+    assert.deepEqual(outbox.toStore(NOW)?.mark, [1, 4]);
     outbox.press(PLUS);
     assert.equal(outbox.toStoreNow(), null, "the mark may come to nothing");
-    outbox.stored(true);
+    outbox.stored({ since: NOW });
     store();
     assert.deepEqual(sent(), [1, 2, 3, 4, 5]);
   });
@@ -122,9 +129,9 @@ describe("storing and sending", () => {
     press(3);
     sent();
     ack(2, 2);
-    assert.deepEqual(outbox.toStore(), { client: "c1", epoch: EPOCH, put: [], mark: null, remove: 2 });
-    outbox.stored(true);
-    assert.equal(outbox.toStore(), null);
+    assert.deepEqual(outbox.toStore(NOW), { client: "c1", epoch: EPOCH, at: NOW, put: [], mark: null, remove: 2 });
+    outbox.stored({ since: NOW });
+    assert.equal(outbox.toStore(NOW), null);
   });
 
   test("after a new welcome it sends from the next number on", () => {
@@ -162,8 +169,8 @@ describe("a retry", () => {
     sent();
     retry(1, 1);
     outbox.press(PLUS);
-    assert.equal(outbox.toStore()?.put[0].wired, false);
-    outbox.stored(true);
+    assert.equal(outbox.toStore(NOW)?.put[0].wired, false);
+    outbox.stored({ since: NOW });
     assert.deepEqual(sent(), []);
     outbox.release();
     store();
@@ -183,7 +190,7 @@ describe("a retry", () => {
     press(3);
     sent();
     ack(1, 1);
-    assert.equal(outbox.receive({ type: "retry", n: 2, expected: 1, code: "overloaded", after_ms: 9 }).holdMs, 9);
+    assert.equal(outbox.receive({ type: "retry", n: 2, expected: 1, code: "overloaded", after_ms: 9 }, NOW).holdMs, 9);
     outbox.release();
     assert.deepEqual(sent(), [2, 3]);
   });
@@ -296,8 +303,8 @@ describe("what is shown", () => {
 
   test("another model says itself what an action does", () => {
     const list = new Outbox("c1", (value, { add }) => [...value, add]);
-    list.receive({ type: "welcome", epoch: EPOCH, rev: 0, n: 0 });
-    list.receive({ type: "state", epoch: EPOCH, rev: 0, value: ["a"] });
+    list.receive({ type: "welcome", epoch: EPOCH, rev: 0, n: 0 }, NOW);
+    list.receive({ type: "state", epoch: EPOCH, rev: 0, value: ["a"] }, NOW);
     list.press({ add: "b" });
     assert.deepEqual(list.value, ["a", "b"]);
   });
@@ -315,6 +322,67 @@ describe("a forgotten client", () => {
     assert.equal(welcome({ n: 2, rev: 2, epoch: "e2" }).trouble, "forgotten");
   });
 
+  test("may be one of which nothing is known, whose first action is on a wire for longer than a room remembers surely", () => {
+    const minute = 60_000;
+    /** @type {[minutes: number, n: number, trouble: string][]} */
+    const cases = [
+      [0, 0, ""],
+      [58, 0, ""],
+      [60, 0, "forgotten"],
+      [60 * 24 * 31, 0, "forgotten"],
+      // The clock was set back: nothing is known of when that was.
+      [-1, 0, "forgotten"],
+      // The room knows it.
+      [60, 1, ""],
+      [-1, 2, ""],
+    ];
+    for (const [minutes, n, trouble] of cases) {
+      outbox = new Outbox("c1");
+      welcome();
+      press(2);
+      assert.deepEqual(sent(), [1, 2]);
+      outbox.disconnected();
+      assert.equal(welcome({ n, rev: n }, NOW + minutes * minute).trouble, trouble, `${n} after ${minutes} minutes`);
+      assert.deepEqual(sent(), trouble ? [] : [1, 2].slice(n));
+    }
+  });
+
+  test("may be one whose first action another page has put on a wire, since it did", () => {
+    press();
+    welcome();
+    outbox.toStore(NOW);
+    outbox.stored({ since: NOW - 3_000_000 });
+    assert.deepEqual(sent(), [1]);
+    outbox.disconnected();
+    assert.equal(welcome({}, NOW + 600_000).trouble, "forgotten");
+  });
+
+  test("is not one of which something is settled, and more is on a wire for long", () => {
+    welcome();
+    press(2);
+    sent();
+    ack(1, 1);
+    outbox.disconnected();
+    assert.equal(welcome({ n: 1, rev: 1 }, NOW + 7_200_000).trouble, "");
+    assert.deepEqual(sent(), [2]);
+  });
+
+  test("is told by the time of what its fresh id puts on a wire, not of what the old one did", () => {
+    welcome();
+    press();
+    sent();
+    const later = NOW + 7_200_000;
+    assert.equal(welcome({}, later).trouble, "forgotten");
+    outbox.forget();
+    outbox.renamed("c2", new Set());
+    outbox.press(PLUS);
+    welcome({}, later);
+    outbox.toStore(later);
+    outbox.stored({ since: later });
+    assert.equal(welcome({}, later).trouble, "");
+    assert.deepEqual(sent(), [1]);
+  });
+
   test("cannot be one of which nothing was ever on a wire", () => {
     welcome();
     state(4, 4);
@@ -330,7 +398,7 @@ describe("a forgotten client", () => {
   test("is one of which something is being marked just then", () => {
     press();
     welcome();
-    outbox.toStore();
+    outbox.toStore(NOW);
     assert.equal(welcome({ epoch: "e2" }).trouble, "forgotten");
   });
 
@@ -346,16 +414,16 @@ describe("a forgotten client", () => {
     assert.equal(welcome({ epoch: "e2" }).trouble, "forgotten");
     outbox.forget();
     outbox.press({ action: "plus", by: 10 });
-    assert.equal(outbox.toStore(), null);
+    assert.equal(outbox.toStore(NOW), null);
     outbox.renamed("c2", new Set([3, 4]));
     assert.deepEqual([outbox.client, outbox.pending], ["c2", 3]);
-    assert.deepEqual(outbox.toStore()?.put, [{ n: 3, action: { action: "plus", by: 10 }, wired: false }]);
-    outbox.stored(true);
+    assert.deepEqual(outbox.toStore(NOW)?.put, [{ n: 3, action: { action: "plus", by: 10 }, wired: false }]);
+    outbox.stored({ since: NOW });
     welcome({ epoch: "e2" });
     state(0, 0, "e2");
     assert.equal(outbox.value, 111);
-    assert.deepEqual(outbox.toStore()?.mark, [1, 3]);
-    outbox.stored(true);
+    assert.deepEqual(outbox.toStore(NOW)?.mark, [1, 3]);
+    outbox.stored({ since: NOW });
     assert.deepEqual(outbox.toSend().map(({ n, action }) => [n, action]), [
       [1, { action: "set", value: 100 }],
       [2, PLUS],
@@ -395,6 +463,6 @@ test("what it does not know, or cannot be meant, changes nothing", () => {
     { type: "welcome", n: 0 },
     { type: "state", epoch: EPOCH, rev: 3 },
   ];
-  for (const event of [...odd, ...wrong]) assert.deepEqual(outbox.receive(event), { refused: [], holdMs: null, trouble: "" });
+  for (const event of [...odd, ...wrong]) assert.deepEqual(outbox.receive(event, NOW), { refused: [], holdMs: null, trouble: "" });
   assert.deepEqual([outbox.value, outbox.pending], before);
 });

@@ -4,16 +4,27 @@
  * press counts exactly once. What happens is drawn from a number; when it happens is not, so a failure may not come again.
  */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { after, before, test } from "node:test";
 import { IDBFactory, IDBKeyRange } from "fake-indexeddb";
 import { connect } from "../../static/client.js";
-import { fakeWindow, startFake } from "./fake-server.js";
+import { fakeWindow, REMEMBERED_MS, startFake } from "./fake-server.js";
 import { until } from "./harness.js";
 import { mulberry32 } from "./random.js";
 
 const ROUNDS = 60;
 
 /** @typedef {import("../../static/client.js").Room} Page */
+/** @typedef {"" | "wiped" | "aged"} Lot what the room forgets clients by */
+
+/** How much later it is for pages and rooms than for the machine. */
+let ahead = 0;
+const clock = Date.now;
+before(() => {
+  Date.now = () => clock() + ahead;
+});
+after(() => {
+  Date.now = clock;
+});
 
 class World {
   disk = { indexedDB: new IDBFactory(), IDBKeyRange };
@@ -84,8 +95,15 @@ class World {
     this.server.room.wipe();
   }
 
-  /** @param {boolean} wipes */
-  async live(wipes) {
+  /** The server is away until a crowded room may forget everybody, and does. */
+  async age() {
+    if (this.isUp) await this.toggle();
+    ahead += REMEMBERED_MS + this.draw(REMEMBERED_MS);
+    this.server.room.forgetOld();
+  }
+
+  /** @param {Lot} lot */
+  async live(lot) {
     /** @type {[weight: number, () => void | Promise<void>][]} */
     const steps = [
       [20, () => this.press()],
@@ -94,7 +112,8 @@ class World {
       [4, () => this.cut()],
       [3, () => this.toggle()],
       [2, () => this.mute()],
-      [wipes ? 1 : 0, () => this.wipe()],
+      [lot === "wiped" ? 1 : 0, () => this.wipe()],
+      [lot === "aged" ? 1 : 0, () => this.age()],
     ];
     const total = steps.reduce((sum, [weight]) => sum + weight, 0);
     for (let round = 0; round < ROUNDS; round += 1) {
@@ -132,20 +151,26 @@ class World {
   }
 }
 
-for (const wipes of [false, true]) {
-  test(`each press of many pages counts once${wipes ? ", or is asked about where the room is wiped" : ""}`, async () => {
+/** @type {[Lot, string][]} */
+const LOTS = [
+  ["", ""],
+  ["wiped", ", or is asked about where the room is wiped"],
+  ["aged", ", or is asked about where the room forgets by age"],
+];
+for (const [lot, otherwise] of LOTS) {
+  test(`each press of many pages counts once${otherwise}`, async () => {
     for (let seed = 1; seed <= 6; seed += 1) {
       const server = await startFake();
       const world = new World(server, seed);
       try {
-        await world.live(wipes);
+        await world.live(lot);
         await world.settle();
         const unsure = await world.left();
         const now = server.room.journal.map(({ action }) => action.id);
         assert.equal(new Set(now).size, now.length, `drawn from ${seed}: nothing is applied twice`);
         const known = new Set([...now, ...unsure, ...world.past]);
         assert.equal(known.size, world.presses, `drawn from ${seed}: nothing is lost`);
-        if (!wipes) assert.deepEqual([unsure.length, now.length], [0, world.presses]);
+        if (!lot) assert.deepEqual([unsure.length, now.length], [0, world.presses]);
         for (const { snapshot } of world.pages) await until(() => snapshot.value === server.room.value, () => `${snapshot.value} is shown`);
       } finally {
         for (const page of world.pages) page.close();

@@ -10,6 +10,8 @@ import { Store } from "../../static/store.js";
 
 const API = "http://a.test/api/rooms/main";
 const PLUS = { action: "plus" };
+const NOW = 1_800_000_000_000;
+const HOUR = 3_600_000;
 
 /**
  * @param {string} client
@@ -17,7 +19,7 @@ const PLUS = { action: "plus" };
  * @param {Partial<Row>} [more]
  * @returns {Row}
  */
-const row = (client, n, more) => ({ client, n, api: API, action: PLUS, wired: false, epoch: null, unsure: false, ...more });
+const row = (client, n, more) => ({ client, n, api: API, action: PLUS, wired: false, epoch: null, wiredAt: null, unsure: false, ...more });
 
 /** @param {Row[]} stored */
 const put = (...stored) => () => ({ put: stored, result: null });
@@ -75,18 +77,38 @@ for (const [kind, newWindow] of KINDS) {
 }
 
 describe("a mark", () => {
-  const write = { client: "a", epoch: "e", put: [], mark: /** @type {[number, number]} */ ([1, 2]), remove: 0 };
+  const write = { client: "a", epoch: "e", at: NOW, put: [], mark: /** @type {[number, number]} */ ([1, 2]), remove: 0 };
+  const wired = { wired: true, epoch: "e", wiredAt: NOW };
 
   test("is put on what is there and was not sent in another epoch", () => {
-    const { put: marked, result } = rows.write([row("a", 1), row("a", 2, { wired: true, epoch: "e" })], write, API);
-    assert.equal(result, true);
-    assert.deepEqual(marked, [row("a", 1, { wired: true, epoch: "e" }), row("a", 2, { wired: true, epoch: "e" })]);
+    const { put: marked, result } = rows.write([row("a", 1), row("a", 2, wired)], write, API);
+    assert.deepEqual(result, { since: NOW });
+    assert.deepEqual(marked, [row("a", 1, wired), row("a", 2, wired)]);
+  });
+
+  test("has the time of the first that was put, and tells it of number 1", () => {
+    const before = { ...wired, wiredAt: NOW - HOUR / 2 };
+    const { put: marked, result } = rows.write([row("a", 1, before), row("a", 2)], write, API);
+    assert.deepEqual(result, { since: NOW - HOUR / 2 });
+    assert.deepEqual(marked, [row("a", 1, before), row("a", 2, wired)]);
+    assert.deepEqual(rows.mark([row("a", 1, before)], 1, "e", NOW), { put: [row("a", 1, before)], result: true });
+    assert.deepEqual(rows.write([], { ...write, mark: null, put: [{ n: 1, action: PLUS, wired: true }] }, API).result, { since: NOW });
+    assert.deepEqual(rows.write([], { ...write, mark: null, put: [{ n: 1, action: PLUS, wired: false }] }, API).result, { since: null });
+    assert.deepEqual(rows.write([row("a", 2), row("a", 3)], { ...write, mark: [2, 3] }, API).result, { since: null });
+  });
+
+  test("is not put on a number 1 that another page put on a wire so long ago that its client may be forgotten", () => {
+    for (const wiredAt of [NOW - HOUR, NOW + 1, null, undefined]) {
+      assert.deepEqual(rows.write([row("a", 1, { ...wired, wiredAt }), row("a", 2)], write, API), { result: null });
+      assert.equal(rows.mark([row("a", 1, { ...wired, wiredAt })], 1, "e", NOW).result, false);
+      assert.equal(rows.mark([row("a", 2, { ...wired, wiredAt })], 2, "e", NOW).result, true);
+    }
   });
 
   test("is not put where another page took one over: then nothing is stored", () => {
     for (const second of [[], [row("a", 2, { unsure: true })], [row("a", 2, { wired: true, epoch: "other" })]]) {
-      assert.deepEqual(rows.write([row("a", 1), ...second], { ...write, put: [{ n: 3, action: PLUS, wired: true }] }, API), { result: false });
-      assert.equal(rows.mark(second, 2, "e").result, false);
+      assert.deepEqual(rows.write([row("a", 1), ...second], { ...write, put: [{ n: 3, action: PLUS, wired: true }] }, API), { result: null });
+      assert.equal(rows.mark(second, 2, "e", NOW).result, false);
     }
   });
 });
