@@ -7,14 +7,17 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
 };
 
 use actix_web::rt::Runtime;
 use rusqlite::{Connection, OpenFlags, Params, types};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::to_raw_value};
 use support::{
     PLUS, Server, await_that,
     http::{self, get, request_with},
+    in_process::InProcess,
     v1::V1,
 };
 use tallyroom::{
@@ -25,7 +28,9 @@ use tallyroom::{
         Journal,
         disk::{DiskJournal, FILE, Inspection, Keep, OpenError},
     },
-    model::{ModelId, counter::Counter},
+    limits::Limits,
+    model::{By, Model, ModelId, Stored, counter::Counter},
+    rejection::Rejection,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -232,6 +237,90 @@ fn the_newest_folder_is_gone_on_with_as_its_killed_server_told_it() {
     drop(server);
     check_all(folder.path()).1.unwrap();
     assert_eq!(meta(folder.path(), "store"), told["store"]);
+}
+
+/// The counter as a later version might keep it: a bare number, and one action without a name.
+struct Newer;
+
+#[derive(Serialize, Deserialize)]
+struct Add {
+    by: i64,
+}
+
+impl Model for Newer {
+    const NAME: &'static str = Counter::NAME;
+    const VERSION: u32 = Counter::VERSION + 1;
+    type State = i64;
+    type Action = Add;
+
+    fn apply(state: &mut i64, add: &Add, _: &By) -> Result<(), Rejection> {
+        *state += add.by;
+        Ok(())
+    }
+
+    fn migrate(stored: Stored, from: u32) -> Result<Value, Rejection> {
+        assert_eq!(from, Counter::VERSION);
+        Ok(match stored {
+            Stored::State(state) => state["value"].clone(),
+            Stored::Action(action) => {
+                assert_eq!(action["action"], "plus");
+                json!({"by": action["by"].as_i64().unwrap_or(1)})
+            }
+        })
+    }
+}
+
+/// From entries alone and from a snapshot, of which the latter ends in the middle of the journal.
+#[test]
+fn an_older_versions_rooms_are_brought_up_and_gone_on_with_over_restarts() {
+    const ROOMS: [&str; 4] = ["crowd", "killed", "main", "trimmed"];
+    let folder = folder(NEWEST);
+    let told = fs::read(folder.path().join(TOLD)).unwrap();
+    let told: Value = serde_json::from_slice(&told).unwrap();
+    let mut states = told["states"].as_array().unwrap().clone();
+    states.retain(|state| ROOMS.contains(&state["room"].as_str().unwrap()));
+    assert_eq!(states.len(), ROOMS.len());
+    for round in 1..=3 {
+        let server =
+            InProcess::start::<Newer>(Arc::new(open_when_free(folder.path())), Limits::default());
+        for state in &mut states {
+            let path = format!("/api/rooms/{}", state["room"].as_str().unwrap());
+            assert_eq!(get(server.port(), &path).json(), *state, "round {round}");
+            let path = format!("{path}/actions");
+            let json = ["Content-Type: application/json"];
+            let made = request_with(server.port(), "POST", &path, &json, r#"{"by":7}"#);
+            assert_eq!(made.status, 200, "{made:?}");
+            state["rev"] = (state["rev"].as_u64().unwrap() + 1).into();
+            state["value"] = (state["value"].as_i64().unwrap() + 7).into();
+            assert_eq!(made.json()["value"], state["value"]);
+        }
+    }
+    drop(open_when_free(folder.path()));
+    let versions = rows(
+        &database(folder.path()),
+        "SELECT DISTINCT version FROM batches ORDER BY version",
+        [],
+    );
+    assert_eq!(versions.len(), 2, "{versions:?}");
+    let older = check_all(folder.path()).1.unwrap_err();
+    assert!(
+        matches!(older, CheckError::Open(OpenError::NewerModel { .. })),
+        "{older}"
+    );
+}
+
+/// Opens the newer version's journal when the server before has given the folder free.
+fn open_when_free(folder: &Path) -> DiskJournal {
+    let mut opened = None;
+    await_that("the folder is free", || {
+        match DiskJournal::open(folder, ModelId::of::<Newer>(), Keep::default()) {
+            Ok(journal) => opened = Some(journal),
+            Err(OpenError::InUse { .. }) => {}
+            Err(err) => panic!("{err}"),
+        }
+        opened.is_some()
+    });
+    opened.unwrap()
 }
 
 /// The fixtures hold what their names say, or the tests of them show nothing.

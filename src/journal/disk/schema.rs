@@ -334,3 +334,46 @@ pub fn is_full(err: &rusqlite::Error) -> bool {
         err.code == ErrorCode::DiskFull || err.extended_code == ffi::SQLITE_IOERR_SHMSIZE
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn version(version: u32) -> ModelId {
+        ModelId {
+            name: "test",
+            version,
+        }
+    }
+
+    /// An older program would misread what a newer one has written by then.
+    #[test]
+    fn a_newer_versions_rooms_are_refused_and_left_alone_from_the_first_start_on() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("test.db");
+        drop(open(&file, version(1)).unwrap());
+        let first = open(&file, version(2)).unwrap();
+        assert_eq!(meta(&first, "version").unwrap().as_deref(), Some("2"));
+        drop(first);
+        let before = fs::read(&file).unwrap();
+        let refused = open(&file, version(1)).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                OpenError::NewerModel {
+                    found: 2,
+                    expected: 1,
+                    ..
+                }
+            ),
+            "{refused}"
+        );
+        assert_eq!(fs::read(&file).unwrap(), before);
+        let reopened = open(&file, version(2)).unwrap();
+        assert_eq!(meta(&reopened, "version").unwrap().as_deref(), Some("2"));
+    }
+}
