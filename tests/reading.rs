@@ -3,12 +3,19 @@
 
 mod support;
 
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+};
+
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use support::{
-    PLUS, Server, await_that,
+    PATIENCE, PLUS, Server, await_that,
     http::{Answer, get, request, request_with},
     v1::V1,
 };
+use tempfile::TempDir;
 use uuid::Uuid;
 
 const JSON: &str = "Content-Type: application/json";
@@ -177,6 +184,64 @@ fn the_journal_is_given_in_pieces_and_whole() {
         revs("?since=9007199254740991").is_empty(),
         "beyond the end there is nothing yet"
     );
+}
+
+/// There are fewer threads that read the disk than readers here.
+#[test]
+fn readers_of_a_long_journal_that_stall_hold_nobody_up() {
+    const ENTRIES: i64 = 60_000;
+    const READERS: usize = 8;
+    let folder = TempDir::new().unwrap();
+    let store = format!("disk:{}", folder.path().display());
+    let server = Server::start(&["--store", &store, "--session-rate", "0"]);
+    let mut client = server.client();
+    for value in (500..=ENTRIES).step_by(500) {
+        client.send_often(PLUS, 500);
+        client.expect_state(value);
+    }
+    let stalled: Vec<_> = (0..READERS)
+        .map(|_| {
+            let mut reader = connect_narrowly(server.port());
+            let request =
+                format!("GET {JOURNAL} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            reader.write_all(request.as_bytes()).unwrap();
+            let mut begun = vec![0; 1000];
+            reader.read_exact(&mut begun).unwrap();
+            assert!(begun.starts_with(b"HTTP/1.1 200"));
+            (reader, begun)
+        })
+        .collect();
+    let rest = format!("{JOURNAL}?since={}&limit=3", ENTRIES - 3);
+    for value in (ENTRIES + 1..=ENTRIES + 40).step_by(2) {
+        client.plus();
+        client.expect_state(value);
+        assert_eq!(post(&server, &[], PLUS).json()["value"], value + 1);
+        let state = get(server.port(), "/api/rooms/main").json();
+        assert_eq!(state["rev"], value + 1);
+        let other = get(server.port(), &format!("/api/rooms/other-{value}")).json();
+        assert_eq!(other["rev"], 0);
+        assert_eq!(get(server.port(), &rest).lines()[2]["rev"], ENTRIES);
+    }
+    for (mut reader, mut answer) in stalled {
+        reader.read_to_end(&mut answer).unwrap();
+        // More than the kernel holds for both sides, or nobody would have stalled.
+        assert!(answer.len() > 6_000_000, "{}", answer.len());
+        let answer = String::from_utf8(answer).unwrap();
+        let revs = answer.split("{\"rev\":").skip(1);
+        let revs = revs.map(|line| line.split(',').next().unwrap().parse::<i64>().unwrap());
+        assert!(revs.eq(1..=ENTRIES), "all that was there, and no more");
+        assert!(answer.ends_with("\r\n0\r\n\r\n"), "it has an end");
+    }
+}
+
+/// A connection for which the kernel keeps little that was not read.
+fn connect_narrowly(port: u16) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let address: SocketAddr = ([127, 0, 0, 1], port).into();
+    socket.connect(&address.into()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.into()
 }
 
 #[test]
