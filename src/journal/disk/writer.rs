@@ -541,6 +541,9 @@ mod tests {
         };
         let refused = state.save(&RoomName::main(), &snapshot).unwrap_err();
         assert!(matches!(refused, ReadError::Unavailable(_)), "{refused}");
+        drop(state);
+        let log = fs::metadata(folder.path().join("test.db-wal")).unwrap();
+        assert!(log.len() > 0, "the next process begins with the log");
     }
 
     #[test]
