@@ -34,7 +34,10 @@ use support::{
     numbered::Numbered,
     seed,
 };
-use tallyroom::journal::disk::FILE;
+use tallyroom::{
+    journal::disk::{DiskJournal, FILE, Keep},
+    model::{ModelId, counter::Counter},
+};
 use tempfile::TempDir;
 use traffic::{CLASSIC, End, Story, after_power_loss};
 use uuid::Uuid;
@@ -618,4 +621,130 @@ fn reading(data: &Path) -> Connection {
     let read = "BEGIN; SELECT count(*) FROM rooms";
     reader.execute_batch(read).unwrap();
     reader
+}
+
+/// A short life in which a folder is made, and all is done to it that is ever done: and the values that
+/// were shown, with when they were.
+struct Life {
+    watched: layer::Watched,
+    shown: Vec<(u64, &'static str, i64)>,
+    ledger: Ledger,
+}
+
+impl Life {
+    const ROOMS: [&str; 2] = ["main", "door"];
+
+    fn lead() -> Self {
+        let mut life = Self {
+            watched: layer::Watched::new(),
+            shown: Vec::new(),
+            ledger: Ledger::new(Uuid::new_v4()),
+        };
+        life.serve(|life, port| {
+            life.plus(port, "door", 1);
+            life.number(port, 20);
+            life.await_snapshot(20);
+        });
+        life.serve(|life, port| {
+            life.plus(port, "door", 2);
+            let (path, kind) = ("/api/import", "Content-Type: application/x-ndjson");
+            let room = r#"{"room":"door","value":100}"#;
+            let answer = request_with(port, "POST", path, &[kind], room);
+            assert_eq!(answer.status, 200, "{answer:?}");
+            life.note("door", 100);
+            life.number(port, 40);
+            life.await_snapshot(40);
+        });
+        life.serve(|life, port| life.plus(port, "door", 101));
+        life
+    }
+
+    /// A server whose rooms soon go to rest, and drop then what their snapshots hold.
+    fn serve(&mut self, act: impl FnOnce(&mut Self, u16)) {
+        let flags = ["--keep-entries", "10", "--room-idle", "1s"];
+        let mut server = self.watched.start(&flags);
+        act(self, server.port());
+        server.signal("TERM");
+        server.await_exit();
+    }
+
+    fn await_snapshot(&self, rev: u64) {
+        let database = reading(&self.watched.data());
+        database.execute_batch("COMMIT").unwrap();
+        support::await_that("a room goes to rest", || {
+            let count = "SELECT count(*) FROM snapshots WHERE rev = ?1";
+            let count: u64 = database.query_row(count, [rev], |row| row.get(0)).unwrap();
+            count == 1
+        });
+    }
+
+    fn note(&mut self, room: &'static str, value: i64) {
+        self.shown.push((self.watched.now(), room, value));
+    }
+
+    fn plus(&mut self, port: u16, room: &'static str, value: i64) {
+        let mut client = support::join(port, &format!("/r/{room}"));
+        client.first();
+        client.plus();
+        client.expect_state(value);
+        self.note(room, value);
+    }
+
+    /// One by one, so that each is a commit.
+    fn number(&mut self, port: u16, until: u64) {
+        let mut session = Numbered::enter(port, "main", &mut self.ledger).unwrap();
+        for n in self.ledger.last() + 1..=until {
+            self.ledger.plan(Planned::plus(1));
+            session.send_numbers(&self.ledger, [n]).unwrap();
+            session.settle_all(&mut self.ledger).unwrap();
+            self.note("main", n as i64);
+        }
+    }
+
+    /// All that was shown by then is in, and nothing but what came next.
+    fn check(&self, moment: &Moment) {
+        let data = layer::data(moment.root.path());
+        drop(DiskJournal::open(&data, ModelId::of::<Counter>(), Keep::default()).unwrap());
+        check_folder(&data);
+        for room in Self::ROOMS {
+            let kept = Kept::in_folder(&data, room);
+            let mut state = kept.state;
+            kept.entries
+                .iter()
+                .for_each(|entry| state.apply(&entry.action));
+            let values = |by_then: bool| {
+                let shown = self.shown.iter().filter(move |shown| shown.1 == room);
+                shown.filter(move |shown| (shown.0 <= moment.at) == by_then)
+            };
+            let least = values(true).next_back().map_or(0, |shown| shown.2);
+            let most = values(false).next().map_or(least, |shown| shown.2);
+            assert!(
+                [least, most].contains(&state.value),
+                "{room} has {} after {least} at {} with the seed {}",
+                state.value,
+                moment.at,
+                moment.seed
+            );
+        }
+    }
+}
+
+#[test]
+fn a_folder_survives_a_loss_of_power_after_each_operation_of_its_life() {
+    let life = Life::lead();
+    assert!(
+        Kept::in_folder(&life.watched.data(), "main").after > 0,
+        "nothing was dropped"
+    );
+    let log = life.watched.log();
+    let at = ends(&log).into_iter().map(|end| end.at);
+    let loss = |rng: &mut Rng| {
+        if rng.bool() {
+            Loss::ALL
+        } else {
+            Loss::random(rng)
+        }
+    };
+    let moments = moments(&log, at.collect(), &mut Rng::with_seed(seed()), loss);
+    moments.iter().for_each(|moment| life.check(moment));
 }

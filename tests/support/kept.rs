@@ -97,13 +97,15 @@ impl Kept {
     fn begin(database: &Connection, room: i64) -> Self {
         let first = "SELECT min(after_rev) FROM batches WHERE room = ?1";
         let first: Option<u64> = database.query_row(first, [room], |row| row.get(0)).unwrap();
-        if first.is_none_or(|first| first == 0) {
-            return Self::default();
-        }
-        let oldest = "SELECT snapshot FROM snapshots WHERE room = ?1 ORDER BY rev, part LIMIT 1";
-        let oldest: String = database
-            .query_row(oldest, [room], |row| row.get(0))
+        let oldest = "SELECT snapshot FROM snapshots WHERE room = ?1 AND (rev = 0 OR ?2 > 0)
+            ORDER BY rev, part LIMIT 1";
+        let oldest: Option<String> = database
+            .query_row(oldest, (room, first.unwrap_or(0)), |row| row.get(0))
+            .optional()
             .unwrap();
+        let Some(oldest) = oldest else {
+            return Self::default();
+        };
         let snapshot: Value = serde_json::from_str(&oldest).unwrap();
         let settled = snapshot["settled"].as_array().unwrap().iter();
         let settled =
