@@ -10,7 +10,8 @@ use std::{
 use actix_web::rt::time::timeout;
 use serde_json::json;
 use support::{
-    PATIENCE, Server,
+    PATIENCE, Server, await_that,
+    http::get,
     network::Network,
     scripted::{Guest, epoch, play},
 };
@@ -476,6 +477,20 @@ async fn value_at(url: &str) -> i64 {
     value(&view)
 }
 
+/// Leads clients to a server until an action is committed whose client does not hear of it.
+fn lose_an_answer(network: &Network, port: u16) {
+    let revision = || get(port, "/api/rooms/main").json()["rev"].as_u64().unwrap();
+    // Those that are there act no more, so that whoever acts from here on is not answered.
+    network.lead_to(0);
+    network.cut();
+    network.lose_answers(true);
+    let (before, lost) = (revision(), network.lost());
+    network.lead_to(port);
+    await_that("an action is committed", || revision() > before);
+    await_that("its answer is lost", || network.lost() > lost);
+    network.lose_answers(false);
+}
+
 #[actix_web::test]
 async fn what_is_settled_is_seen_by_everybody() {
     let server = Server::start(&[]);
@@ -520,19 +535,18 @@ async fn a_bad_network_neither_loses_nor_doubles_an_action() {
     let network = Network::to(server.port());
     let url = network.url();
     let (client, other) = (connect(&url), connect(&url));
+    let port = server.port();
     let trouble = std::thread::spawn(move || {
         for round in 0_u64..12 {
             let moment = Duration::from_millis(20 + round * 37 % 150);
             std::thread::sleep(moment);
             match round % 4 {
                 0 => network.cut(),
-                // The client hears nothing of what is settled before the cut.
-                1 => network.lose_what_servers_say(true),
+                1 => lose_an_answer(&network, port),
                 2 => network.lose_what_clients_say(true),
                 _ => network.delay(Duration::from_millis(5)),
             }
             std::thread::sleep(moment);
-            network.lose_what_servers_say(false);
             network.lose_what_clients_say(false);
             network.cut();
         }
@@ -561,15 +575,14 @@ async fn a_server_that_is_killed_again_and_again_takes_each_action_once() {
     let trouble = std::thread::spawn(move || {
         for round in 0_u64..6 {
             let server = start();
-            network.lead_to(server.port());
-            std::thread::sleep(Duration::from_millis(150 + round * 61 % 200));
-            if round % 2 == 1 {
-                network.lose_what_servers_say(true);
-                std::thread::sleep(Duration::from_millis(20));
+            match round % 2 {
+                0 => {
+                    network.lead_to(server.port());
+                    std::thread::sleep(Duration::from_millis(150 + round * 61 % 200));
+                }
+                _ => lose_an_answer(&network, server.port()),
             }
             server.signal("KILL");
-            drop(server);
-            network.lose_what_servers_say(false);
         }
         let server = start();
         network.lead_to(server.port());

@@ -12,7 +12,9 @@ use std::{
 
 use serde_json::{Value, json};
 use support::{
-    PATIENCE, Server, command, finished,
+    PATIENCE, Server, await_that, command, finished,
+    http::get,
+    kept::Kept,
     network::Network,
     output,
     scripted::{Door, play},
@@ -316,6 +318,26 @@ fn a_server_that_shuts_the_door_is_no_matter_of_patience() {
         assert!(said.contains(&url) && said.contains("403"), "{said}");
         server.join().unwrap();
     }
+}
+
+#[test]
+fn an_action_whose_answer_is_lost_after_its_commit_is_in_once() {
+    let place = Place::new();
+    let port = place.server.port();
+    let network = Network::to(port);
+    network.lose_answers(true);
+    let args = ["plus", "door", "--by", "5"];
+    let child = ask(&network.url(), &args).spawn().unwrap();
+    let rev = || get(port, "/api/rooms/door").json()["rev"].clone();
+    await_that("it is committed", || rev() == 1);
+    await_that("its answer is lost", || network.lost() > 0);
+    network.lose_answers(false);
+    network.cut();
+    let ended = text(finished(child));
+    assert_eq!(ended, (0, "5\n".to_owned(), String::new()));
+    let journal = Kept::by_http(port, "door");
+    assert_eq!(journal.entries.len(), 1, "{journal:?}");
+    assert_eq!(journal.entries[0].n, Some(1));
 }
 
 #[test]

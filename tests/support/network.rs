@@ -24,7 +24,10 @@ struct Shared {
     /// Milliseconds that every piece takes on its way.
     delay: AtomicU64,
     deaf: AtomicBool,
-    mute: AtomicBool,
+    /// Whether a connection turns mute as soon as its client says more than its handshake.
+    loses_answers: AtomicBool,
+    /// How many pieces of what servers said were lost.
+    lost: AtomicU64,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -75,9 +78,15 @@ impl Network {
         self.shared.deaf.store(lose, Ordering::SeqCst);
     }
 
-    /// Whether what servers say is lost, though the connections stay open.
-    pub fn lose_what_servers_say(&self, lose: bool) {
-        self.shared.mute.store(lose, Ordering::SeqCst);
+    /// Whether all is lost that a server says once a client of its has said something beside its
+    /// handshake: so whoever acts comes in, and hears no answer.
+    pub fn lose_answers(&self, lose: bool) {
+        self.shared.loses_answers.store(lose, Ordering::SeqCst);
+    }
+
+    /// How many pieces of what servers said were lost so far.
+    pub fn lost(&self) -> u64 {
+        self.shared.lost.load(Ordering::SeqCst)
     }
 }
 
@@ -99,16 +108,34 @@ impl Shared {
         self.open.lock().unwrap().extend(both);
         let there = (client.try_clone().unwrap(), server.try_clone().unwrap());
         let shared = self.clone();
-        thread::spawn(move || shared.pump(there.0, there.1, |shared| &shared.deaf));
-        thread::spawn(move || self.pump(server, client, |shared| &shared.mute));
+        let answers_lost = Arc::new(AtomicBool::new(false));
+        let lose = answers_lost.clone();
+        thread::spawn(move || {
+            let mut pieces = 0;
+            shared.pump(there.0, there.1, || {
+                pieces += 1;
+                if pieces > 1 && shared.loses_answers.load(Ordering::SeqCst) {
+                    lose.store(true, Ordering::SeqCst);
+                }
+                shared.deaf.load(Ordering::SeqCst)
+            });
+        });
+        thread::spawn(move || {
+            self.pump(server, client, || {
+                let lost = answers_lost.load(Ordering::SeqCst);
+                self.lost.fetch_add(lost.into(), Ordering::SeqCst);
+                lost
+            });
+        });
     }
 
-    /// A stream that has a hole is cut before anything goes on behind it.
-    fn pump(&self, mut from: TcpStream, mut to: TcpStream, lost: impl Fn(&Self) -> &AtomicBool) {
+    /// Passes on what comes, as long as nothing `is_lost`, which is asked about each piece. A stream
+    /// that has a hole is cut before anything goes on behind it.
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream, mut is_lost: impl FnMut() -> bool) {
         let mut buffer = [0; 4096];
         let mut hole = false;
         while let Ok(len @ 1..) = from.read(&mut buffer) {
-            if lost(self).load(Ordering::SeqCst) {
+            if is_lost() {
                 hole = true;
                 continue;
             }
