@@ -1,6 +1,6 @@
 //! Clients that do all that a client may do with its numbers, in any order.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{collections::VecDeque, io::Write, net::TcpStream, ops::RangeInclusive, time::Duration};
 
 use fastrand::Rng;
 use tallyroom::ids::ClientId;
@@ -25,6 +25,8 @@ pub struct Acting {
     given_up: Vec<Ledger>,
     /// Sockets that are open and not read.
     hung: Vec<Numbered>,
+    /// Others' sockets, which are never read.
+    deaf: VecDeque<TcpStream>,
 }
 
 /// What a client does next.
@@ -46,6 +48,7 @@ impl Acting {
             rng,
             given_up: Vec::new(),
             hung: Vec::new(),
+            deaf: VecDeque::new(),
         }
     }
 
@@ -64,6 +67,7 @@ impl Acting {
                     self.come_back_as_another();
                     Ok(())
                 }
+                4 => self.listen_without_reading(port, site),
                 _ => self.converse(port, site),
             };
             if went_on.is_err() {
@@ -122,6 +126,25 @@ impl Acting {
             }
         }
         sent
+    }
+
+    /// Somebody else comes, who is told everything and reads nothing of it.
+    fn listen_without_reading(&mut self, port: u16, site: &Site) -> Result<(), Ended> {
+        let handshake = format!(
+            "GET /r/{} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+            self.room
+        );
+        let listener = TcpStream::connect(("127.0.0.1", port)).and_then(|mut socket| {
+            socket.write_all(handshake.as_bytes())?;
+            Ok(socket)
+        });
+        self.deaf.push_back(listener.map_err(|_| Ended(None))?);
+        if self.deaf.len() > 3 {
+            self.deaf.pop_front();
+        }
+        site.meets("deaf");
+        Ok(())
     }
 
     /// Sends before it has heard anything, and goes when it has heard a little.

@@ -304,6 +304,7 @@ impl Ledger {
             "{n}: {known:?}, now {code}"
         );
         let planned = self.action(n);
+        // Whether the state was such is seen when all is known.
         let expected = planned.refused.unwrap_or("out_of_range");
         assert_eq!(code, expected, "{n}: {planned:?}");
         self.refused.insert(n, code.to_owned());
@@ -335,6 +336,17 @@ impl Ledger {
         self.show(rev, value);
     }
 
+    /// What its settled, accepted actions add up to; each of them adds or subtracts.
+    pub fn sum(&self) -> i64 {
+        let accepted = (1..=self.settled).filter(|n| !self.refused.contains_key(n));
+        let by = |n| {
+            let mut state = State::default();
+            state.apply(&serde_json::from_str(&self.action(n).body()).unwrap());
+            state.value
+        };
+        accepted.map(by).sum()
+    }
+
     /// A state was shown.
     pub fn show(&mut self, rev: u64, value: i64) {
         let before = self.shown.insert(rev, value);
@@ -345,16 +357,25 @@ impl Ledger {
     }
 }
 
-/// Checks what is kept of a room against what clients were told, and gives its value.
+/// Checks what is kept of a room in which nobody else acted against what clients were told, and gives
+/// its value.
 ///
 /// What began before the entries that are kept is passed over.
 pub fn verify(ledgers: &[&Ledger], kept: &Kept) -> i64 {
+    verify_beside(0, ledgers, kept)
+}
+
+/// The same in a room that has so many entries of others, who did not say who they are.
+pub fn verify_beside(others: usize, ledgers: &[&Ledger], kept: &Kept) -> i64 {
+    let unnamed = kept.entries.iter().filter(|entry| entry.client.is_none());
+    assert_eq!(unnamed.count(), others, "entries of nobody's");
     let entries = numbers(ledgers, kept);
-    let values = values(kept);
+    let states = States::of(kept);
     for ledger in ledgers {
         told(ledger, &entries, kept);
+        refused(ledger, &entries, &states, kept);
         for (rev, value) in ledger.shown.range(kept.after..) {
-            assert_eq!(values.get(rev), Some(value), "revision {rev} was shown");
+            assert_eq!(states.value(*rev), Some(*value), "revision {rev} was shown");
         }
         for (n, (rev, _)) in &ledger.made {
             let known = entries.get(&(ledger.client, *n));
@@ -364,7 +385,7 @@ pub fn verify(ledgers: &[&Ledger], kept: &Kept) -> i64 {
             );
         }
     }
-    values[&kept.end()]
+    states.last().value
 }
 
 /// Where each number of each client is: nowhere twice, in the order of numbers, as it was sent.
@@ -407,11 +428,18 @@ fn numbers(ledgers: &[&Ledger], kept: &Kept) -> HashMap<(Uuid, u64), u64> {
 /// What was told to be accepted is in, at or below the revision told.
 fn told(ledger: &Ledger, entries: &HashMap<(Uuid, u64), u64>, kept: &Kept) {
     let dropped = kept.settled_before(ledger.client);
-    for n in (1..=ledger.settled).filter(|n| !ledger.refused.contains_key(n)) {
-        let (_, bound) = ledger.bounds.range(n..).next().unwrap();
+    let mut bounds = ledger.bounds.iter().rev().peekable();
+    let mut bound = u64::MAX;
+    for n in (1..=ledger.settled).rev() {
+        while let Some((_, told)) = bounds.next_if(|(by, _)| **by >= n) {
+            bound = bound.min(*told);
+        }
+        if ledger.refused.contains_key(&n) {
+            continue;
+        }
         match entries.get(&(ledger.client, n)) {
             Some(rev) => assert!(
-                rev <= bound,
+                *rev <= bound,
                 "{n} is at {rev}, and was told to be in {bound}"
             ),
             None => assert!(
@@ -423,18 +451,62 @@ fn told(ledger: &Ledger, entries: &HashMap<(Uuid, u64), u64>, kept: &Kept) {
     }
 }
 
-/// The value at each revision that is kept, by a counter of our own.
-fn values(kept: &Kept) -> HashMap<u64, i64> {
-    let mut state = kept.state;
-    let mut values = HashMap::from([(kept.after, state.value)]);
-    for entry in &kept.entries {
-        state.apply(&entry.action);
-        values.insert(entry.rev, state.value);
-        if let Some(value) = entry.value {
-            assert_eq!(value, state.value, "revision {}", entry.rev);
+/// What was refused for the state's sake could not be taken at some moment between what the client was
+/// told before and after it.
+fn refused(ledger: &Ledger, entries: &HashMap<(Uuid, u64), u64>, states: &States, kept: &Kept) {
+    let dropped = kept.settled_before(ledger.client);
+    let entry = |n: u64| entries.get(&(ledger.client, n)).copied();
+    for n in ledger.refused.keys().filter(|n| **n > dropped) {
+        let planned = ledger.action(*n);
+        if planned.refused.is_some() {
+            continue;
+        }
+        let action = serde_json::from_str(&planned.body()).unwrap();
+        let from = (1..*n).rev().find_map(entry).unwrap_or(kept.after);
+        let next = (n + 1..=ledger.last()).find_map(entry);
+        let until = next.map_or(kept.end(), |next| next - 1);
+        let unfit = |rev| !states.at(rev).is_some_and(|state| state.takes(&action));
+        assert!(
+            (from..=until).any(unfit),
+            "{n} was refused and fitted at all times from {from} to {until}: {planned:?}"
+        );
+    }
+}
+
+/// The state at each revision that is kept, by a counter of our own.
+struct States {
+    after: u64,
+    states: Vec<State>,
+}
+
+impl States {
+    fn of(kept: &Kept) -> Self {
+        let mut state = kept.state;
+        let mut states = vec![state];
+        for entry in &kept.entries {
+            state.apply(&entry.action);
+            states.push(state);
+            if let Some(value) = entry.value {
+                assert_eq!(value, state.value, "revision {}", entry.rev);
+            }
+        }
+        Self {
+            after: kept.after,
+            states,
         }
     }
-    values
+
+    fn at(&self, rev: u64) -> Option<&State> {
+        self.states.get(rev.checked_sub(self.after)? as usize)
+    }
+
+    fn value(&self, rev: u64) -> Option<i64> {
+        self.at(rev).map(|state| state.value)
+    }
+
+    fn last(&self) -> &State {
+        self.states.last().unwrap()
+    }
 }
 
 /// A counter's state.
@@ -448,6 +520,15 @@ pub struct State {
 impl State {
     /// Applies an entry, which the room took: it must fit.
     pub fn apply(&mut self, action: &Value) {
+        *self = self.with(action);
+        assert!(self.fits(), "{action} made {self:?}");
+    }
+
+    fn takes(&self, action: &Value) -> bool {
+        self.with(action).fits()
+    }
+
+    fn with(mut self, action: &Value) -> Self {
         let by = action["by"].as_i64().unwrap_or(1);
         match action["action"].as_str().unwrap() {
             "plus" => self.value += by,
@@ -460,8 +541,11 @@ impl State {
             }
             other => panic!("an entry {other}"),
         }
-        let range = self.min.unwrap_or(-MAX_VALUE)..=self.max.unwrap_or(MAX_VALUE);
-        assert!(range.contains(&self.value), "{action} made {self:?}");
+        self
+    }
+
+    fn fits(&self) -> bool {
+        (self.min.unwrap_or(-MAX_VALUE)..=self.max.unwrap_or(MAX_VALUE)).contains(&self.value)
     }
 
     pub fn read(state: &Value) -> Self {
