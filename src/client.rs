@@ -23,9 +23,9 @@
 //! }
 //! ```
 //!
-//! The room may forget a client: its data folder was wiped, or another value imported over it. The client then goes
-//! on under a fresh id with what it never sent; of the rest nobody can say whether it is applied, and each caller is
-//! told so by [`SendError::Unsure`].
+//! The room may forget a client: its data folder was wiped, another value imported over it, or the client was away for
+//! very long. The client then goes on under a fresh id with what it never sent; of the rest nobody can say whether it is
+//! applied, and each caller is told so by [`SendError::Unsure`].
 //!
 //! [`machine`] decides all of this and knows neither socket nor clock; [`connection`] carries it out.
 
@@ -33,6 +33,7 @@ pub mod address;
 pub mod connection;
 pub mod event;
 pub mod machine;
+pub mod moment;
 pub mod numbers;
 pub mod timeouts;
 pub mod transport;
@@ -114,7 +115,10 @@ pub enum SendError {
     Refused(Rejection),
     /// It was sent, and then the room forgot this client: it is applied once or not at all. Look at the value before
     /// doing it again.
-    #[error("the room has forgotten this client; the action may be taken or not")]
+    ///
+    /// Also where the client's first actions had no answer for an hour: by then a room that knows nothing of them may
+    /// have forgotten them.
+    #[error("the room knows nothing of this client any more; the action may be taken or not")]
     Unsure,
     /// There was no verdict in time. One that was not `sent` will never be; one that was may be taken or not, now or
     /// later.

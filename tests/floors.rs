@@ -33,6 +33,7 @@ const FLOORS: [&[&str]; 5] = [
         "pulse",
         "outbox",
         "client/event",
+        "client/moment",
         "client/numbers",
         "client/timeouts",
         "client/view",

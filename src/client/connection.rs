@@ -10,7 +10,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use actix_codec::Framed;
@@ -28,11 +28,12 @@ use crate::{
     client::{
         address::Address,
         machine::{Effect, Loss, Machine, Outcome},
+        moment::Moment,
         numbers::{Action, Ticket},
         transport,
         view::View,
     },
-    ids::{ClientId, RoomName},
+    ids::{ClientId, Millis, RoomName},
 };
 
 /// How many actions of callers are taken in one go.
@@ -148,7 +149,7 @@ impl Driver {
                 self.wire = Wire::None;
                 self.machine.lost(now, loss);
             }
-            News::Text(text) => self.machine.heard(now, &text),
+            News::Text(text) => self.machine.heard(moment(), &text),
             News::Stirred => self.machine.stirred(now),
         }
     }
@@ -170,6 +171,14 @@ impl Driver {
                 }
             }
         }
+    }
+}
+
+fn moment() -> Moment {
+    let wall = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    Moment {
+        monotonic: Instant::now(),
+        wall: Millis(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),
     }
 }
 
@@ -261,7 +270,7 @@ impl Socket {
             }
             let message = match self.pong.take() {
                 Some(payload) => Message::Pong(payload),
-                None => match machine.next_message() {
+                None => match machine.next_message(moment()) {
                     Some(text) => Message::Text(text.into()),
                     None => break,
                 },

@@ -13,6 +13,7 @@ use std::{
 use crate::{
     client::{
         event::{Event, Fault, State, Welcome},
+        moment::Moment,
         numbers::{Action, Breach, Numbers, Standing, Ticket, Verdict, Withdrawn},
         timeouts::Timeouts,
         view::{Connection, End, View},
@@ -236,11 +237,11 @@ impl Machine {
     }
 
     /// A text message came in.
-    pub fn heard(&mut self, now: Instant, text: &[u8]) {
+    pub fn heard(&mut self, now: Moment, text: &[u8]) {
         if !matches!(self.link, Link::Open { .. }) {
             return;
         }
-        self.stirred(now);
+        self.stirred(now.monotonic);
         let taken = match Event::read(text) {
             Ok(event) => self.take(now, event),
             Err(_) => Err(Breach),
@@ -249,7 +250,7 @@ impl Machine {
             self.tell(ticket, Outcome::Judged(verdict));
         }
         if taken.is_err() {
-            self.hang_up(now, "the server said what cannot be");
+            self.hang_up(now.monotonic, "the server said what cannot be");
         }
     }
 
@@ -286,15 +287,15 @@ impl Machine {
     }
 
     /// The next message for the open connection.
-    pub fn next_message(&mut self) -> Option<String> {
-        self.numbers.next_message()
+    pub fn next_message(&mut self, now: Moment) -> Option<String> {
+        self.numbers.next_message(now)
     }
 
-    fn take(&mut self, now: Instant, event: Event) -> Result<(), Breach> {
+    fn take(&mut self, now: Moment, event: Event) -> Result<(), Breach> {
         match event {
             Event::Welcome(welcome) => return self.welcomed(now, &welcome),
             Event::Ack(ack) => return self.numbers.acked(ack),
-            Event::Retry(retry) => return self.numbers.put_off(&retry, now),
+            Event::Retry(retry) => return self.numbers.put_off(&retry, now.monotonic),
             Event::Error(Fault {
                 code,
                 message,
@@ -312,16 +313,16 @@ impl Machine {
         Ok(())
     }
 
-    fn welcomed(&mut self, now: Instant, welcome: &Welcome) -> Result<(), Breach> {
+    fn welcomed(&mut self, now: Moment, welcome: &Welcome) -> Result<(), Breach> {
         if welcome.client != self.id {
             return Err(Breach);
         }
         if let Link::Open { beat, .. } = &mut self.link {
             *beat = welcome.beat().map(|beat| beat.min(MAX_BELIEVED));
         }
-        if self.numbers.welcomed(welcome) == Standing::Forgotten {
+        if self.numbers.welcomed(now, welcome) == Standing::Forgotten {
             self.id = fresh_id(&mut self.chance);
-            self.hang_up(now, "the room has forgotten this client");
+            self.hang_up(now.monotonic, "the room has forgotten this client");
         }
         Ok(())
     }

@@ -14,8 +14,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    client::event::{Ack, Retry, Welcome},
+    client::{
+        event::{Ack, Retry, Welcome},
+        moment::Moment,
+    },
     ids::{Epoch, Revision},
+    limits::REMEMBER_AT_LEAST,
     rejection::Rejection,
 };
 
@@ -23,6 +27,10 @@ use crate::{
 const LATE_ANSWERS: Duration = Duration::from_secs(2);
 /// Longer pauses are not believed.
 const MAX_PAUSE: Duration = Duration::from_secs(3600);
+/// What is sent now may take as long to come to the room.
+const UNDERWAY: Duration = Duration::from_secs(60);
+/// So long after its number 1 was first put on a wire a client of which the room knows nothing is surely not forgotten.
+const SURELY_REMEMBERED: Duration = REMEMBER_AT_LEAST.saturating_sub(UNDERWAY);
 
 /// One action of which the caller waits to hear. Later actions have greater tickets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,7 +45,7 @@ pub enum Verdict {
         rev: Revision,
     },
     Refused(Rejection),
-    /// It was on a wire when the room forgot this client, so it may be applied or not.
+    /// It was on a wire when the room forgot this client, or may have: it may be applied or not.
     Unsure,
 }
 
@@ -56,7 +64,7 @@ pub enum Withdrawn {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     Known,
-    /// Under this id nothing more may be sent.
+    /// Or it may be, and nobody can know. Under this id nothing more may be sent.
     Forgotten,
 }
 
@@ -145,6 +153,8 @@ pub struct Numbers {
     waiting: VecDeque<Waiting>,
     /// How many of those that wait were ever put on a wire: never fewer than `sent`.
     wired: usize,
+    /// When number 1 was first put on a wire.
+    begun: Option<Moment>,
     /// How many of those that wait were sent by this connection.
     sent: usize,
     /// How many may be on a wire; 0 before the welcome.
@@ -210,12 +220,16 @@ impl Numbers {
 
     /// Takes what the room knows of this client.
     ///
-    /// One that was forgotten starts anew: the caller must go on under another id.
-    pub fn welcomed(&mut self, welcome: &Welcome) -> Standing {
+    /// One that was forgotten starts anew: the caller must go on under another id. So does one of which nothing is known
+    /// to be settled, by either side, whose number 1 is on a wire for so long that the room may have settled it and
+    /// forgotten the client since: sent again it would be taken as new.
+    pub fn welcomed(&mut self, now: Moment, welcome: &Welcome) -> Standing {
         let unused = self.settled == 0 && self.wired == 0;
         let another_life = self.epoch.is_some_and(|epoch| epoch != welcome.epoch) && !unused;
         let known = self.settled..=self.settled + self.wired as u64;
-        if another_life || !known.contains(&welcome.n) {
+        let is_late = |begun| !now.is_within(SURELY_REMEMBERED, begun);
+        let in_doubt = welcome.n == 0 && self.begun.is_some_and(is_late);
+        if another_life || in_doubt || !known.contains(&welcome.n) {
             self.forget();
             return Standing::Forgotten;
         }
@@ -304,12 +318,15 @@ impl Numbers {
     }
 
     /// The next message to send, which counts as put on a wire from now on.
-    pub fn next_message(&mut self) -> Option<String> {
+    pub fn next_message(&mut self, now: Moment) -> Option<String> {
         if !self.has_next() {
             return None;
         }
         let n = self.settled + 1 + self.sent as u64;
         let message = self.waiting[self.sent].action.numbered(n);
+        if n == 1 {
+            self.begun.get_or_insert(now);
+        }
         self.sent += 1;
         self.wired = self.wired.max(self.sent);
         Some(message)
@@ -359,6 +376,7 @@ impl Numbers {
             }
         }
         self.epoch = None;
+        self.begun = None;
         self.settled = 0;
         self.wired = 0;
         self.disconnected();

@@ -69,7 +69,9 @@ fn sentence(args: &ActionArgs, client: &Client, err: SendError) -> String {
     match err {
         SendError::Refused(why) => format!("refused: {} ({})", why.message, why.code),
         SendError::Unsure => {
-            format!("the room began anew while the action was on its way; {LOOK}")
+            format!(
+                "the room began anew, or may have forgotten the action, while it was on its way; {LOOK}"
+            )
         }
         SendError::TimedOut { sent } => {
             let timeout = args.patience.timeout;

@@ -1,8 +1,10 @@
+use std::sync::LazyLock;
+
 use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
-use crate::ids::{Epoch, Revision};
+use crate::ids::{Epoch, Millis, Revision};
 
 mod exactly_once;
 
@@ -20,12 +22,23 @@ fn after(start: Instant, seconds: f64) -> Instant {
     start + Duration::from_secs_f64(seconds)
 }
 
+/// By clocks that agree.
+fn moment(now: Instant) -> Moment {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let since_start = now.saturating_duration_since(*START);
+    let millis = u64::try_from(since_start.as_millis()).unwrap();
+    Moment {
+        monotonic: now,
+        wall: Millis(millis),
+    }
+}
+
 fn epoch(number: u128) -> Epoch {
     Epoch(Uuid::from_u128(number))
 }
 
 fn say(machine: &mut Machine, now: Instant, message: serde_json::Value) {
-    machine.heard(now, message.to_string().as_bytes());
+    machine.heard(moment(now), message.to_string().as_bytes());
 }
 
 fn effects(machine: &mut Machine) -> Vec<Effect> {
@@ -70,8 +83,8 @@ fn submit(machine: &mut Machine, ticket: u64) {
     machine.submit(Ticket(ticket), action, None);
 }
 
-fn sent(machine: &mut Machine) -> Vec<u64> {
-    let texts = std::iter::from_fn(|| machine.next_message());
+fn sent(machine: &mut Machine, now: Instant) -> Vec<u64> {
+    let texts = std::iter::from_fn(|| machine.next_message(moment(now)));
     texts
         .map(|text| {
             let message: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -112,7 +125,7 @@ fn actions_are_json_objects_without_a_number_of_their_own() {
     let now = Instant::now();
     let (mut machine, _) = live(now);
     machine.submit(Ticket(1), Action::new(&json!({})).unwrap(), None);
-    assert_eq!(machine.next_message().unwrap(), r#"{"n":1}"#);
+    assert_eq!(machine.next_message(moment(now)).unwrap(), r#"{"n":1}"#);
 }
 
 #[test]
@@ -122,15 +135,15 @@ fn numbers_begin_with_1_and_no_more_than_the_window_is_sent() {
     for ticket in 1..=5 {
         submit(&mut machine, ticket);
     }
-    assert!(sent(&mut machine).is_empty());
+    assert!(sent(&mut machine, now).is_empty());
     reconnect(&mut machine, now, 1, 0);
-    assert_eq!(sent(&mut machine), [1, 2, 3]);
+    assert_eq!(sent(&mut machine, now), [1, 2, 3]);
     say(&mut machine, now, json!({"type": "ack", "n": 2, "rev": 42}));
     assert_eq!(
         told(&mut machine),
         [(1, accepted(1, 42)), (2, accepted(1, 42))]
     );
-    assert_eq!(sent(&mut machine), [4, 5]);
+    assert_eq!(sent(&mut machine, now), [4, 5]);
 }
 
 #[test]
@@ -138,7 +151,7 @@ fn a_refusal_is_told_at_once_and_the_ack_tells_the_rest() {
     let now = Instant::now();
     let (mut machine, _) = live(now);
     (1..=3).for_each(|ticket| submit(&mut machine, ticket));
-    assert_eq!(sent(&mut machine), [1, 2, 3]);
+    assert_eq!(sent(&mut machine, now), [1, 2, 3]);
     let error = json!({"type": "error", "code": "out_of_range", "message": "no", "n": 2});
     say(&mut machine, now, error.clone());
     assert_eq!(told(&mut machine), [(2, refused("no"))]);
@@ -156,11 +169,11 @@ fn after_a_cut_it_sends_again_what_the_welcome_does_not_settle() {
     let now = Instant::now();
     let (mut machine, id) = live(now);
     (1..=4).for_each(|ticket| submit(&mut machine, ticket));
-    assert_eq!(sent(&mut machine), [1, 2, 3]);
+    assert_eq!(sent(&mut machine, now), [1, 2, 3]);
     machine.lost(now, Loss::Cut("cut".to_owned()));
     assert_eq!(machine.view().connection, Connection::Lost("cut".into()));
     assert_eq!(machine.deadline(), Some(after(now, 0.25)));
-    assert!(sent(&mut machine).is_empty());
+    assert!(sent(&mut machine, now).is_empty());
     let now = after(now, 0.25);
     machine.due(now);
     assert_eq!(opens(&mut machine), id);
@@ -172,7 +185,7 @@ fn after_a_cut_it_sends_again_what_the_welcome_does_not_settle() {
         told(&mut machine),
         [(1, refused("no")), (2, accepted(1, 40))]
     );
-    assert_eq!(sent(&mut machine), [3, 4]);
+    assert_eq!(sent(&mut machine, now), [3, 4]);
 }
 
 #[test]
@@ -180,7 +193,7 @@ fn a_retry_is_obeyed_once_after_the_longest_pause_from_the_number_expected() {
     let start = Instant::now();
     let (mut machine, _) = live(start);
     (1..=4).for_each(|ticket| submit(&mut machine, ticket));
-    assert_eq!(sent(&mut machine), [1, 2, 3]);
+    assert_eq!(sent(&mut machine, start), [1, 2, 3]);
     let retry = |n: u64, after_ms: u64| json!({"type": "retry", "n": n, "expected": 2, "code": "gap", "message": "", "after_ms": after_ms});
     say(&mut machine, start, retry(2, 300));
     say(&mut machine, start, retry(3, 500));
@@ -190,10 +203,10 @@ fn a_retry_is_obeyed_once_after_the_longest_pause_from_the_number_expected() {
         json!({"type": "ack", "n": 1, "rev": 41}),
     );
     machine.due(after(start, 0.4));
-    assert!(sent(&mut machine).is_empty());
+    assert!(sent(&mut machine, start).is_empty());
     assert_eq!(machine.deadline(), Some(after(start, 0.5)));
     machine.due(after(start, 0.5));
-    assert_eq!(sent(&mut machine), [2, 3, 4]);
+    assert_eq!(sent(&mut machine, start), [2, 3, 4]);
 }
 
 #[test]
@@ -201,18 +214,18 @@ fn it_waits_for_the_rest_of_the_answers_before_it_sends_again_but_not_for_ever()
     let start = Instant::now();
     let (mut machine, _) = live(start);
     (1..=3).for_each(|ticket| submit(&mut machine, ticket));
-    assert_eq!(sent(&mut machine), [1, 2, 3]);
+    assert_eq!(sent(&mut machine, start), [1, 2, 3]);
     let retry = |n: u64| {
         json!({"type": "retry", "n": n, "expected": 1, "code": "gap", "message": "",
         "after_ms": 1})
     };
     say(&mut machine, start, retry(1));
     machine.due(after(start, 1.0));
-    assert!(sent(&mut machine).is_empty());
+    assert!(sent(&mut machine, start).is_empty());
     say(&mut machine, after(start, 1.0), retry(2));
     machine.stirred(after(start, 2.0));
     machine.due(after(start, 3.1));
-    assert_eq!(sent(&mut machine), [1, 2, 3]);
+    assert_eq!(sent(&mut machine, start), [1, 2, 3]);
 }
 
 #[test]
@@ -221,7 +234,7 @@ fn a_forgotten_client_goes_on_under_a_fresh_id_with_what_was_never_sent() {
         let now = Instant::now();
         let (mut machine, id) = live(now);
         (1..=5).for_each(|ticket| submit(&mut machine, ticket));
-        sent(&mut machine);
+        sent(&mut machine, now);
         say(&mut machine, now, json!({"type": "ack", "n": 1, "rev": 41}));
         told(&mut machine);
         machine.lost(now, Loss::Closed(1012));
@@ -236,11 +249,68 @@ fn a_forgotten_client_goes_on_under_a_fresh_id_with_what_was_never_sent() {
             [(2, unsure.clone()), (3, unsure)],
             "{life} {n}"
         );
-        assert!(sent(&mut machine).is_empty());
+        assert!(sent(&mut machine, now).is_empty());
         let now = after(now, 0.5);
         let fresh = reconnect(&mut machine, now, life, 0);
         assert_ne!(fresh, id);
-        assert_eq!(sent(&mut machine), [1, 2]);
+        assert_eq!(sent(&mut machine, now), [1, 2]);
+    }
+}
+
+#[test]
+fn who_may_be_forgotten_since_its_first_action_was_sent_does_not_send_it_again() {
+    let minutes = |count: u64| Duration::from_secs(60 * count);
+    let unsure = Outcome::Judged(Verdict::Unsure);
+    for (passed, n, again) in [
+        (minutes(58), 0, vec![1, 2, 3]),
+        (minutes(60), 0, vec![]),
+        (minutes(60 * 24 * 31), 0, vec![]),
+        (minutes(60), 1, vec![2, 3, 4]),
+    ] {
+        let now = Instant::now();
+        let (mut machine, id) = live(now);
+        (1..=4).for_each(|ticket| submit(&mut machine, ticket));
+        assert_eq!(sent(&mut machine, now), [1, 2, 3]);
+        machine.lost(now, Loss::Cut(String::new()));
+        let now = now + passed;
+        assert_eq!(reconnect(&mut machine, now, 1, n), id);
+        assert_eq!(sent(&mut machine, now), again, "{passed:?} {n}");
+        if again.is_empty() {
+            let lost = [1, 2, 3].map(|ticket| (ticket, unsure.clone()));
+            assert_eq!(told(&mut machine), lost);
+            let now = now + minutes(1);
+            assert_ne!(reconnect(&mut machine, now, 1, 0), id);
+            assert_eq!(sent(&mut machine, now), [1], "it was never sent");
+            machine.lost(now, Loss::Cut(String::new()));
+            let now = now + minutes(1);
+            reconnect(&mut machine, now, 1, 0);
+            assert_eq!(sent(&mut machine, now), [1], "under this id just now");
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_slept_or_whose_clock_was_set_back_may_be_forgotten() {
+    let hour = 3600 * 1000;
+    for wall in [3 * hour, hour] {
+        let now = Instant::now();
+        let (mut machine, id) = live(now);
+        submit(&mut machine, 1);
+        let sent_at = Moment {
+            monotonic: now,
+            wall: Millis(2 * hour),
+        };
+        machine.next_message(sent_at).unwrap();
+        machine.lost(now, Loss::Cut(String::new()));
+        let now = after(now, 0.5);
+        machine.due(now);
+        machine.opened(now);
+        let back = Moment {
+            monotonic: now,
+            wall: Millis(wall),
+        };
+        machine.heard(back, welcome(id, 1, 0).to_string().as_bytes());
+        assert_eq!(told(&mut machine), [(1, Outcome::Judged(Verdict::Unsure))]);
     }
 }
 
@@ -252,7 +322,7 @@ fn who_has_sent_nothing_lives_through_a_change_of_epochs() {
     say(&mut machine, now, state(2, 0));
     assert_eq!(effects(&mut machine), []);
     submit(&mut machine, 1);
-    assert_eq!(sent(&mut machine), [1]);
+    assert_eq!(sent(&mut machine, now), [1]);
     say(&mut machine, now, json!({"type": "ack", "n": 1, "rev": 1}));
     assert_eq!(told(&mut machine), [(1, accepted(2, 1))]);
     say(&mut machine, now, welcome(id, 3, 0));
@@ -273,7 +343,7 @@ fn what_cannot_be_makes_it_connect_anew() {
     ] {
         let (mut machine, _) = live(now);
         submit(&mut machine, 1);
-        assert_eq!(sent(&mut machine), [1]);
+        assert_eq!(sent(&mut machine, now), [1]);
         say(&mut machine, now, nonsense);
         assert_eq!(effects(&mut machine), [Effect::HangUp]);
         assert!(matches!(machine.view().connection, Connection::Lost(_)));
@@ -364,7 +434,7 @@ fn only_some_ends_are_for_good() {
         let now = Instant::now();
         let (mut machine, _) = live(now);
         (1..=4).for_each(|ticket| submit(&mut machine, ticket));
-        sent(&mut machine);
+        sent(&mut machine, now);
         machine.lost(now, loss.clone());
         assert!(machine.end().is_some(), "{loss:?}");
         let sent = [true, true, true, false].map(|sent| Outcome::Ended { sent });
@@ -399,7 +469,7 @@ fn who_waits_no_longer_hears_whether_the_action_was_sent() {
     for ticket in 1..=4 {
         machine.submit(Ticket(ticket), action(), Some(after(start, 1.0)));
     }
-    assert_eq!(sent(&mut machine), [1, 2, 3]);
+    assert_eq!(sent(&mut machine, start), [1, 2, 3]);
     say(
         &mut machine,
         start,
@@ -413,7 +483,7 @@ fn who_waits_no_longer_hears_whether_the_action_was_sent() {
         [(2, out(true)), (3, out(true)), (4, out(false))]
     );
     submit(&mut machine, 5);
-    assert_eq!(sent(&mut machine), [4]);
+    assert_eq!(sent(&mut machine, start), [4]);
     say(
         &mut machine,
         start,

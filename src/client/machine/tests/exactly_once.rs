@@ -1,5 +1,5 @@
-//! Any interleaving of cuts, late and doubled messages, crashes, retries, timeouts and wiped rooms against a model of
-//! a room: what the client tells of an action is what the room did, once.
+//! Any interleaving of cuts, late and doubled messages, crashes, retries, timeouts, wiped rooms and rooms that forget by
+//! age against a model of a room: what the client tells of an action is what the room did, once.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::limits::REMEMBER_AT_LEAST;
 
 const WINDOW: u64 = 4;
 
@@ -34,6 +35,8 @@ enum Step {
     },
     Limit(bool),
     Pass(u64),
+    /// So much time that a crowded room forgets everybody, and as many milliseconds more.
+    Age(u64),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -51,14 +54,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<bool>().prop_map(|alive| Step::Wipe { alive }),
         1 => any::<bool>().prop_map(Step::Limit),
         4 => (0_u64..3_000).prop_map(Step::Pass),
+        1 => (0_u64..3_600_000).prop_map(Step::Age),
     ];
     prop::collection::vec(step, 0..300)
 }
 
 /// What a room remembers of a client.
-#[derive(Default)]
 struct Known {
     n: u64,
+    at: Instant,
     refused: Vec<u64>,
 }
 
@@ -151,10 +155,12 @@ impl Room {
         session.outbox.push_back(ack);
     }
 
-    fn commit(&mut self) {
+    fn commit(&mut self, at: Instant) {
         for Underway { client, n, id } in std::mem::take(&mut self.underway) {
-            let known = self.known.entry(client).or_default();
-            known.n = n;
+            let refused = Vec::new();
+            let known = self.known.entry(client);
+            let known = known.or_insert(Known { n, at, refused });
+            (known.n, known.at) = (n, at);
             known.refused.retain(|refused| refused + WINDOW > n);
             if id.is_multiple_of(5) {
                 known.refused.push(n);
@@ -170,6 +176,22 @@ impl Room {
             }
             self.sessions[session].outbox.push_back(state.clone());
         }
+    }
+
+    /// Nothing is on its way for as long as it takes to forget: what is by then is taken, or never comes in.
+    fn bring_in(&mut self, current: Option<usize>, now: Instant) {
+        for session in 0..self.sessions.len() {
+            while current == Some(session) && !self.sessions[session].inbox.is_empty() {
+                self.take(session);
+            }
+            self.sessions[session].inbox.clear();
+        }
+        self.commit(now);
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        self.known
+            .retain(|_, known| now < known.at + REMEMBER_AT_LEAST);
     }
 
     fn wipe(&mut self, current: Option<usize>) {
@@ -191,7 +213,8 @@ struct World {
     opening: Option<ClientId>,
     submitted: u64,
     outcomes: BTreeMap<u64, Outcome>,
-    wiped: bool,
+    /// Clients were forgotten, in whatever way.
+    forgot: bool,
 }
 
 impl World {
@@ -205,7 +228,7 @@ impl World {
             opening: None,
             submitted: 0,
             outcomes: BTreeMap::new(),
-            wiped: false,
+            forgot: false,
         }
     }
 
@@ -218,7 +241,7 @@ impl World {
             Step::Unreachable => {}
             Step::Take(_) if self.room.sessions.is_empty() => {}
             Step::Take(which) => self.room.take(which % self.room.sessions.len()),
-            Step::Commit => self.room.commit(),
+            Step::Commit => self.room.commit(self.now),
             Step::Hear => self.hear(),
             Step::Cut => self.cut(),
             Step::Crash => {
@@ -226,7 +249,7 @@ impl World {
                 self.cut();
             }
             Step::Wipe { alive } => {
-                self.wiped = true;
+                self.forgot = true;
                 if !alive {
                     self.cut();
                 }
@@ -234,6 +257,12 @@ impl World {
             }
             Step::Limit(limited) => self.room.limited = limited,
             Step::Pass(millis) => self.now += Duration::from_millis(millis),
+            Step::Age(millis) => {
+                self.forgot = true;
+                self.room.bring_in(self.current, self.now);
+                self.now += REMEMBER_AT_LEAST + Duration::from_millis(millis);
+                self.room.forget_old(self.now);
+            }
         }
         self.machine.due(self.now);
         self.obey();
@@ -250,7 +279,7 @@ impl World {
     fn send(&mut self, most: usize) {
         let Some(session) = self.current else { return };
         for _ in 0..most {
-            let Some(message) = self.machine.next_message() else {
+            let Some(message) = self.machine.next_message(moment(self.now)) else {
                 return;
             };
             self.room.sessions[session].inbox.push_back(message);
@@ -277,7 +306,8 @@ impl World {
     fn hear(&mut self) {
         let Some(session) = self.current else { return };
         if let Some(event) = self.room.sessions[session].outbox.pop_front() {
-            self.machine.heard(self.now, event.to_string().as_bytes());
+            let now = moment(self.now);
+            self.machine.heard(now, event.to_string().as_bytes());
         }
     }
 
@@ -359,7 +389,7 @@ impl World {
                 place.is_some_and(|place| place < rev.0 as usize)
             }
             Outcome::Judged(Verdict::Refused(_)) => id.is_multiple_of(5),
-            Outcome::Judged(Verdict::Unsure) => self.wiped,
+            Outcome::Judged(Verdict::Unsure) => self.forgot,
             Outcome::TimedOut { sent: true } => true,
             Outcome::TimedOut { sent: false } => lives.all(|(_, journal)| !journal.contains(&id)),
             Outcome::Ended { .. } => false,
@@ -381,11 +411,11 @@ proptest! {
     }
 
     #[test]
-    fn where_nothing_is_wiped_and_nobody_tires_every_action_is_settled(steps in steps()) {
+    fn where_nothing_is_forgotten_and_nobody_tires_every_action_is_settled(steps in steps()) {
         let mut world = World::new();
         for step in &steps {
             match step {
-                Step::Wipe { .. } => {}
+                Step::Wipe { .. } | Step::Age(_) => {}
                 Step::Submit { .. } => world.step(&Step::Submit { patience: None }),
                 step => world.step(step),
             }
