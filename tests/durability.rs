@@ -67,6 +67,39 @@ fn rooms_come_back_with_their_values_and_limits() {
     assert_eq!(server.client().first(), 0, "another room");
 }
 
+/// Why a client that knows of no settled number may not send its first action again without end: the room that applied
+/// it would take it as new.
+#[test]
+fn a_client_whose_time_is_over_is_forgotten_in_the_same_life_of_its_room() {
+    const MONTH: u64 = 31 * 24 * 3600 * 1000;
+    let folder = TempDir::new().unwrap();
+    let [ann, bob] = [(); 2].map(|()| Uuid::new_v4());
+    let act = |server: &Server, id: Uuid, n: u64| {
+        let mut session = V1::join(server.port(), "/r/door", id);
+        session.send(n, json!({"action": "plus"}));
+        session.expect_ack(n);
+        session.welcome
+    };
+    let mut server = start(folder.path());
+    let before = act(&server, ann, 1);
+    server.signal("KILL");
+    server.await_exit();
+
+    let database = Connection::open(folder.path().join(FILE)).unwrap();
+    let aged = database.execute("UPDATE batches SET at = at - ?1", [MONTH]);
+    assert_eq!(aged.unwrap(), 1);
+    drop(database);
+
+    let server = start(folder.path());
+    let known = V1::join(server.port(), "/r/door", ann);
+    assert_eq!(known.n(), 1, "nobody has acted since");
+    act(&server, bob, 1);
+    let after = V1::join(server.port(), "/r/door", ann);
+    assert_eq!((after.n(), &after.first), (0, &json!(2)));
+    assert_eq!(after.welcome["epoch"], before["epoch"]);
+    assert_eq!(after.welcome["rev"], 2);
+}
+
 /// The value is never less than what somebody was shown, nor more than what was sent.
 #[test]
 fn what_anybody_was_shown_survives_a_kill_at_any_moment() {
