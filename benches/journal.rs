@@ -57,14 +57,17 @@ fn main() -> ExitCode {
     throughput(size, &mut targets);
     latency(size, &mut targets);
     start_up(size, &mut targets);
+    if !whole {
+        println!("\na short run, which says nothing of speed: the targets are not judged");
+        return ExitCode::SUCCESS;
+    }
     println!("\ntargets");
     for (met, target) in &targets.0 {
         println!("  {} {target}", if *met { "PASS" } else { "FAIL" });
     }
-    // A short run in a debug build shows nothing of speed.
-    match whole && targets.0.iter().any(|(met, _)| !met) {
-        true => ExitCode::FAILURE,
-        false => ExitCode::SUCCESS,
+    match targets.0.iter().all(|(met, _)| *met) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     }
 }
 
