@@ -41,7 +41,7 @@ pub enum Verdict {
     Accepted(Revision),
     /// It changes nothing, for good.
     Refused(Rejection),
-    /// Its number was settled before: [`Settled::first`] has what was said then.
+    /// Its number was settled before: [`Settled::first`](crate::settled::Settled::first) has what was said then.
     Repeated,
     /// It was not taken, and nothing is settled.
     Retry(Retry),
