@@ -88,6 +88,7 @@ pub mod server;
 pub mod session;
 pub mod settled;
 pub mod socket;
+pub mod waiting;
 
 pub use crate::{
     fields::Fields,

@@ -15,7 +15,7 @@ pub const MAX_ACTIONS_UNDERWAY: usize = 1024;
 pub const MAX_BYTES_UNDERWAY: usize = 64 * 1024;
 
 /// How many actions may wait in all rooms for their batches, and how many bytes of messages asked
-/// for them; past it further ones are not taken but `overloaded`.
+/// for them; past it sessions stop reading their sockets, and a request is `overloaded`.
 pub const MAX_WAITING_ACTIONS: usize = 256 * 1024;
 pub const MAX_WAITING_BYTES: usize = 128 * 1024 * 1024;
 

@@ -37,7 +37,6 @@ pub use self::{
     messages::{
         Act, Gone, Import, ImportError, Join, Leave, Look, Outcome, Rest, Seen, Settle, Submit,
     },
-    queue::Waiting,
 };
 use crate::{
     deliver::Answer,
@@ -50,6 +49,7 @@ use crate::{
     presence::{Presence, Tell},
     protocol::{Dialect, v1},
     replica::{Judged, Replica, Verdict, Views},
+    waiting::Waiting,
 };
 
 /// A snapshot is taken after this many entries and refusals, so that replay is short; in a room that
@@ -102,7 +102,7 @@ impl<M: Model> Room<M> {
         name: RoomName,
         journal: Arc<dyn Journal>,
         limits: Arc<Limits>,
-        waiting: Waiting,
+        waiting: &Waiting,
     ) -> Self {
         let backlog_bytes = limits.backlog_bytes;
         let nowhere = Position::start(Epoch(Uuid::nil()));

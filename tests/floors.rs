@@ -12,6 +12,7 @@ const FLOORS: [&[&str]; 5] = [
     &[
         "ids",
         "limits",
+        "waiting",
         "rate",
         "rejection",
         "fields",

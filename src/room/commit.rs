@@ -27,30 +27,11 @@ use crate::{
 /// How long a client is asked to wait while the store takes nothing.
 const STORE_AWAY: Duration = Duration::from_secs(1);
 
-/// How long a client is asked to wait where too much waits already.
-const TURNED_AWAY: Duration = Duration::from_secs(1);
-
 /// The waits between attempts to learn the outcome of an append.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 
 impl<M: Model> Room<M> {
-    /// Lets actions wait for their batch, as far as they may.
-    pub(super) fn enqueue(
-        &mut self,
-        queued: impl IntoIterator<Item = Queued<M::Action>>,
-        ctx: &mut Context<Self>,
-    ) {
-        let turned_away: Vec<_> = queued
-            .into_iter()
-            .filter_map(|queued| self.queue.push(queued))
-            .collect();
-        if !turned_away.is_empty() {
-            self.turn_away(turned_away, ctx);
-        }
-        self.commit_soon(ctx);
-    }
-
     /// Commits what waits after the messages that are here already, so that they share a batch.
     pub(super) fn commit_soon(&mut self, ctx: &mut Context<Self>) {
         if !self.committing && (self.may_commit() || self.may_judge_ahead()) {
@@ -277,21 +258,9 @@ impl<M: Model> Room<M> {
         let settled = self.replica.settled();
         let not_taken = |(queued, verdict): (&Queued<M::Action>, Verdict)| match verdict {
             Verdict::Refused(refused) if queued.asked.number.is_none() => Verdict::Refused(refused),
-            _ => not_taken(&queued.asked, settled, why, STORE_AWAY),
+            _ => not_taken(&queued.asked, settled, why),
         };
         let verdicts = queued.iter().zip(judged.verdicts).map(not_taken).collect();
-        let answers = self.answers(queued, verdicts, &Views::default());
-        self.tell_states(answers, None, ctx);
-    }
-
-    /// More waits than may: what came last does not.
-    pub(super) fn turn_away(&mut self, queued: Vec<Queued<M::Action>>, ctx: &mut Context<Self>) {
-        let why = "more actions wait than the server takes; the action was not taken, try again";
-        let why = Rejection::new("overloaded", why);
-        let settled = self.replica.settled();
-        let not_taken =
-            |queued: &Queued<M::Action>| not_taken(&queued.asked, settled, &why, TURNED_AWAY);
-        let verdicts = queued.iter().map(not_taken).collect();
         let answers = self.answers(queued, verdicts, &Views::default());
         self.tell_states(answers, None, ctx);
     }
@@ -310,10 +279,10 @@ impl<M: Model> Room<M> {
     }
 }
 
-/// What is said to an action that is not judged: those of a client go on from its first that is not
-/// settled.
-fn not_taken<A>(asked: &Asked<A>, settled: &Settled, why: &Rejection, after: Duration) -> Verdict {
-    let after = after.max(asked.hold);
+/// What is said to an action that the store does not take: those of a client go on from its first that
+/// is not settled.
+fn not_taken<A>(asked: &Asked<A>, settled: &Settled, why: &Rejection) -> Verdict {
+    let after = STORE_AWAY.max(asked.hold);
     let Some(Number { client, n }) = asked.number else {
         return Verdict::Retry(Retry::new(why.clone(), None, after));
     };

@@ -65,27 +65,39 @@ impl<M: Model> Handler<Leave> for Room<M> {
 impl<M: Model> Handler<Submit<M>> for Room<M> {
     type Result = ();
 
-    fn handle(&mut self, Submit { from, actions }: Submit<M>, ctx: &mut Self::Context) {
+    fn handle(&mut self, submit: Submit<M>, ctx: &mut Self::Context) {
+        let Submit {
+            from,
+            actions,
+            waits,
+        } = submit;
         let queued = actions.into_iter().map(|(asked, bytes)| Queued {
             from: Asker::Session(from),
             bytes,
             asked,
         });
-        self.enqueue(queued, ctx);
+        self.queue.push(queued, waits);
+        self.commit_soon(ctx);
     }
 }
 
 impl<M: Model> Handler<Act<M>> for Room<M> {
     type Result = ResponseFuture<Result<Outcome, Gone>>;
 
-    fn handle(&mut self, Act { asked, bytes }: Act<M>, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, act: Act<M>, ctx: &mut Self::Context) -> Self::Result {
+        let Act {
+            asked,
+            bytes,
+            waits,
+        } = act;
         let (reply, outcome) = oneshot::channel();
         let queued = Queued {
             from: Asker::Request(reply),
             bytes,
             asked,
         };
-        self.enqueue([queued], ctx);
+        self.queue.push([queued], waits);
+        self.commit_soon(ctx);
         Box::pin(async { outcome.await.map_err(|_| Gone) })
     }
 }

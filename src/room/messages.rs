@@ -9,6 +9,7 @@ use crate::{
     model::Model,
     rejection::Rejection,
     replica::{Asked, Retry},
+    waiting::Waits,
 };
 
 /// Lets a session into the room; the answer is that it is in.
@@ -33,6 +34,7 @@ pub struct Leave(pub Origin);
 pub struct Submit<M: Model> {
     pub from: Origin,
     pub actions: Vec<(Asked<M::Action>, usize)>,
+    pub waits: Waits,
 }
 
 /// One action without a session; answered when it is committed or will not be.
@@ -42,6 +44,7 @@ pub struct Act<M: Model> {
     pub asked: Asked<M::Action>,
     /// Of the message that asked for it.
     pub bytes: usize,
+    pub waits: Waits,
 }
 
 /// What became of an action.

@@ -55,8 +55,19 @@ pub async fn post<M: Model>(
     }
     let asked = read::<M>(&text, number)?;
     let lease = api.lease(room.clone()).await?;
+    if lease.waiting().is_full() {
+        return Err(Problem::overloaded(
+            "the server cannot keep up; the action was not taken, try again later",
+        ));
+    }
     let bytes = text.len();
-    match lease.room().send(Act { asked, bytes }).await {
+    let waits = lease.waiting().count(1, bytes);
+    let act = Act {
+        asked,
+        bytes,
+        waits,
+    };
+    match lease.room().send(act).await {
         Ok(Ok(outcome)) => Ok(answer(&room, outcome)),
         Ok(Err(gone)) => Err(Problem::unavailable(gone.to_string())),
         Err(_) => Err(Problem::unavailable(

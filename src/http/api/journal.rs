@@ -28,7 +28,7 @@ use crate::{
     entry::{Batch, Entry, Position},
     http::problem::Problem,
     ids::{ClientId, Millis, Revision, RoomName},
-    journal::{Journal, ReadError},
+    journal::{Journal, Opened, ReadError},
     model::Model,
     rejection::Rejection,
     replica::{History, Views},
@@ -124,22 +124,21 @@ async fn begin<M: Model>(
     room: &RoomName,
     since: Revision,
 ) -> Result<Begun<M>, ReadError> {
-    let opened = journal.open(room).await?;
-    let snapshot = journal.snapshot_at(room, since).await?;
-    let position = snapshot.as_ref().map_or(opened.start, |kept| kept.position);
-    let history = match (&snapshot, M::JOURNAL_VALUE) {
-        (_, false) => None,
-        (None, true) => Some(History::new(position)),
-        (Some(snapshot), true) => {
+    // What a snapshot remembers of clients is much, and not wanted.
+    let Opened { start, end, .. } = journal.open(room).await?;
+    let (position, history) = match journal.snapshot_at(room, since).await? {
+        None => (start, M::JOURNAL_VALUE.then(|| History::new(start))),
+        Some(snapshot) => {
             let damaged = |err| ReadError::Damaged(format!("{err}"));
-            Some(History::restore(snapshot).map_err(damaged)?)
+            let history = M::JOURNAL_VALUE.then(|| History::restore(&snapshot).map_err(damaged));
+            (snapshot.position, history.transpose()?)
         }
     };
     Ok(Begun {
         history,
         batches: journal.replay(room, position, PIECE).await?,
         position,
-        until: opened.end.rev,
+        until: end.rev,
     })
 }
 
