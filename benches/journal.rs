@@ -15,7 +15,7 @@ mod server;
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use device::{Groups, Loop};
-use load::Load;
+use load::{Actions, Load};
 use server::Server;
 use tempfile::TempDir;
 
@@ -105,8 +105,9 @@ fn machine() -> String {
 fn throughput(size: Size, targets: &mut Targets) {
     println!("\nacked actions a second, clients that pipeline in one room");
     println!(
-        "{:>8} {:>12} {:>12} {:>12} {:>12} {:>12} {:>16} {:>14}",
+        "{:>8} {:>10} {:>12} {:>12} {:>12} {:>12} {:>12} {:>16} {:>14}",
         "clients",
+        "actions",
         "disk",
         "memory",
         "loop",
@@ -115,11 +116,12 @@ fn throughput(size: Size, targets: &mut Targets) {
         "actions/commit",
         "bytes/commit"
     );
-    for clients in [1, 8, 64] {
+    let alike = [1, 8, 64].map(|clients| (clients, Actions::Alike));
+    for (clients, actions) in alike.into_iter().chain([(64, Actions::Different)]) {
         let folder = folder();
         let servers = (Server::on_disk(folder.path()), Server::in_memory());
-        let mut disk = Load::connect(servers.0.port(), clients);
-        let mut memory = Load::connect(servers.1.port(), clients);
+        let mut disk = Load::connect(servers.0.port(), clients, actions);
+        let mut memory = Load::connect(servers.1.port(), clients, actions);
         for load in [&mut disk, &mut memory] {
             load.run_for(size.warm_up);
             load.settle();
@@ -136,13 +138,14 @@ fn throughput(size: Size, targets: &mut Targets) {
         }
         let [disk, memory, bare] = rates.map(median);
         println!(
-            "{clients:>8} {disk:>12.0} {memory:>12.0} {bare:>12.0} {:>12.2} {:>12.2} {:>16.1} {:>14.0}",
+            "{clients:>8} {:>10} {disk:>12.0} {memory:>12.0} {bare:>12.0} {:>12.2} {:>12.2} {:>16.1} {:>14.0}",
+            format!("{actions:?}").to_lowercase(),
             disk / memory,
             disk / bare,
             groups.entries_per_group(),
             groups.bytes_per_group(),
         );
-        if clients == 64 {
+        if (clients, actions) == (64, Actions::Alike) {
             let ratio = disk / memory;
             targets.check(
                 ratio >= 0.7,
@@ -165,7 +168,7 @@ fn median(mut rates: Vec<f64>) -> f64 {
 fn latency(size: Size, targets: &mut Targets) {
     let folder = folder();
     let server = Server::on_disk(folder.path());
-    let mut load = Load::connect(server.port(), 1);
+    let mut load = Load::connect(server.port(), 1, Actions::Alike);
     load.wait_for_each(size.acks);
     let bytes = Groups::of_folder(folder.path()).bytes_per_group();
     let mut device = Loop::new(folder.path());
@@ -211,7 +214,7 @@ impl Times {
 fn start_up(size: Size, targets: &mut Targets) {
     let folder = folder();
     let server = Server::on_disk(folder.path());
-    let mut load = Load::connect(server.port(), 64);
+    let mut load = Load::connect(server.port(), 64, Actions::Alike);
     load.run_until(size.entries);
     load.settle();
     drop(server);

@@ -14,8 +14,18 @@ use uuid::Uuid;
 const WINDOW: u64 = 1024;
 const REFILL: u64 = 512;
 
+/// What the clients ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actions {
+    /// Always the same, of which a run is written down once.
+    Alike,
+    /// Each another than the one before.
+    Different,
+}
+
 /// All clients of a run, in one room.
 pub struct Load {
+    actions: Actions,
     poll: Poll,
     events: Events,
     clients: Vec<Client>,
@@ -34,7 +44,7 @@ struct Client {
 }
 
 impl Load {
-    pub fn connect(port: u16, clients: usize) -> Self {
+    pub fn connect(port: u16, clients: usize, actions: Actions) -> Self {
         let poll = Poll::new().unwrap();
         let client = |nth| {
             let mut client = Client::connect(port);
@@ -47,6 +57,7 @@ impl Load {
         };
         let clients = (0..clients).map(client).collect();
         Self {
+            actions,
             poll,
             events: Events::with_capacity(256),
             clients,
@@ -83,7 +94,7 @@ impl Load {
         let one = |_| {
             let start = Instant::now();
             let client = &mut self.clients[0];
-            client.add(1);
+            client.add(1, Actions::Alike);
             client.flush();
             self.settle();
             start.elapsed()
@@ -98,7 +109,7 @@ impl Load {
     fn turn(&mut self, more: bool) {
         if more {
             for client in &mut self.clients {
-                client.refill();
+                client.refill(self.actions);
             }
         }
         let patience = Some(Duration::from_secs(30));
@@ -108,7 +119,7 @@ impl Load {
             let client = &mut self.clients[event.token().0];
             client.read(&mut self.input);
             if more {
-                client.refill();
+                client.refill(self.actions);
             }
             client.flush();
         }
@@ -148,24 +159,31 @@ impl Client {
         }
     }
 
-    fn refill(&mut self) {
+    fn refill(&mut self, actions: Actions) {
         let unsettled = self.sent - self.acked;
         if unsettled <= REFILL {
-            self.add(WINDOW - unsettled);
+            self.add(WINDOW - unsettled, actions);
             self.flush();
         }
     }
 
     /// Adds frames whose mask is 0, so that they need no masking.
-    fn add(&mut self, count: u64) {
-        const HEAD: &[u8] = br#"{"action":"plus","n":"#;
+    fn add(&mut self, count: u64, actions: Actions) {
+        const HEADS: [&[u8]; 2] = [
+            br#"{"action":"plus","n":"#,
+            br#"{"action":"minus","by":7,"n":"#,
+        ];
         let mut digits = itoa::Buffer::new();
         for _ in 0..count {
             self.sent += 1;
+            let head = match actions {
+                Actions::Alike => HEADS[0],
+                Actions::Different => HEADS[self.sent as usize % 2],
+            };
             let number = digits.format(self.sent).as_bytes();
-            let length = HEAD.len() + number.len() + 1;
+            let length = head.len() + number.len() + 1;
             self.output.extend([0x81, 0x80 | length as u8, 0, 0, 0, 0]);
-            self.output.extend_from_slice(HEAD);
+            self.output.extend_from_slice(head);
             self.output.extend_from_slice(number);
             self.output.push(b'}');
         }

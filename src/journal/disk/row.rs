@@ -47,23 +47,37 @@ impl Columns {
 fn encode(entries: &[Entry]) -> (Vec<ClientId>, String) {
     let mut clients = Vec::new();
     let mut places = HashMap::new();
-    let mut json = String::from("[");
+    let mut last = None;
+    let mut json = String::with_capacity(64 * entries.len());
+    json.push('[');
     for run in runs(entries) {
         if json.len() > 1 {
             json.push(',');
         }
         let client = run[0].client.zip(run[0].n);
         let number = client.map(|(client, n)| {
-            let place = *places.entry(client).or_insert_with(|| {
-                clients.push(client);
-                clients.len() - 1
-            });
+            // Most of what one client asks for comes in a row.
+            let (_, place) = match last {
+                Some(known @ (same, _)) if same == client => known,
+                _ => *last.insert((client, place_of(client, &mut places, &mut clients))),
+            };
             (place, n)
         });
         push(&mut json, number, run[0].action.get(), run.len());
     }
     json.push(']');
     (clients, json)
+}
+
+fn place_of(
+    client: ClientId,
+    places: &mut HashMap<ClientId, usize>,
+    clients: &mut Vec<ClientId>,
+) -> usize {
+    *places.entry(client).or_insert_with(|| {
+        clients.push(client);
+        clients.len() - 1
+    })
 }
 
 /// What one client asked for several times in a row, number after number.
