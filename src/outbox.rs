@@ -428,6 +428,17 @@ mod tests {
     }
 
     #[test]
+    fn tiny_frames_of_its_own_count_with_what_it_takes_to_keep_them() {
+        let mut outbox = Outbox::default();
+        for _ in 0..1000 {
+            outbox.push_own(Bytes::from_static(b"\x8a\0"));
+        }
+        assert!(outbox.own_bytes() > 50_000, "{}", outbox.own_bytes());
+        while outbox.next_own().is_some() {}
+        assert_eq!(outbox.own_bytes(), 0);
+    }
+
+    #[test]
     fn every_count_of_a_small_room_is_told_and_of_a_crowded_one_the_newest() {
         let mut recent = Recent::new(None);
         let mut outbox = enter(&mut recent);

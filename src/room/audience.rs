@@ -473,6 +473,44 @@ mod tests {
         assert!(audience.leave(newer) && !audience.speaks(Dialect::V1));
     }
 
+    /// Notes who is said to wait for an owner that is gone.
+    struct Bereaved(Arc<Mutex<Vec<SessionId>>>);
+
+    impl Actor for Bereaved {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<OwnerGone> for Bereaved {
+        type Result = ();
+
+        fn handle(&mut self, gone: OwnerGone, _: &mut Self::Context) {
+            self.0.lock().unwrap().extend(gone.waiting);
+        }
+    }
+
+    #[actix_web::test]
+    async fn sessions_that_were_not_told_that_they_are_in_hear_that_the_owner_is_gone() {
+        let (mut audience, _, mut listener) = audience();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        listener.gone = Bereaved(heard.clone()).start().recipient();
+        let sessions = (1..=100).map(SessionId);
+        for session in sessions.clone() {
+            let _ = enter(&mut audience, Origin { session, ..FROM }, listener.clone());
+        }
+        audience.tell_gone();
+        let nobody = OwnerGone {
+            owner: OwnerId(1),
+            waiting: Vec::new(),
+        };
+        // It comes behind what was told before.
+        listener.gone.send(nobody).await.unwrap();
+        let heard = heard.lock().unwrap();
+        let told_in_time = 100 - heard.len();
+        assert!((1..100).contains(&told_in_time), "{told_in_time}");
+        let waiting: Vec<_> = sessions.skip(told_in_time).collect();
+        assert_eq!(*heard, waiting);
+    }
+
     #[actix_web::test]
     async fn a_dead_worker_takes_its_sessions_along() {
         let (mut audience, _, listener) = audience();
