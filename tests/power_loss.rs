@@ -520,7 +520,9 @@ fn a_start_on_a_full_disk_says_so_and_leaves_all_as_it_was() {
 fn a_disk_that_fails_now_and_then_loses_nothing_when_the_power_fails() {
     let seed = seed();
     let mut story = Story::new(seed);
-    let mut looks = 0;
+    let mut rng = Rng::with_seed(seed);
+    // It is killed while all is well, or while it is not.
+    let (mut looks, enough) = (0, rng.usize(400..440));
     let errors = [
         (Switch::WriteFails, 1),
         (Switch::WriteFails, 2),
@@ -530,12 +532,11 @@ fn a_disk_that_fails_now_and_then_loses_nothing_when_the_power_fails() {
         let (switch, to) = errors[looks / 40 % errors.len()];
         looks += 1;
         watched.set(switch, if looks % 40 > 20 { to } else { 0 });
-        acked > 4_000 && looks > 400
+        acked > 4_000 && looks > enough
     });
     let failed = story.watched.get(Switch::Failed);
     assert!(failed > 10, "{failed} failed");
     let log = story.watched.log();
-    let mut rng = Rng::with_seed(seed);
     let at = anywhere(&log, 12, 0, &mut rng);
     let moments = moments(&log, at, &mut rng, Loss::random);
     story.check_all(&moments);
@@ -566,15 +567,16 @@ fn a_checkpoint_whose_writes_fail_costs_nothing() {
 fn a_disk_that_is_full_now_and_then_loses_nothing_when_the_power_fails() {
     let seed = seed();
     let mut story = Story::new(seed);
-    let mut looks = 0;
+    let mut rng = Rng::with_seed(seed);
+    // It is killed while all is well, or while it is not.
+    let (mut looks, enough) = (0, rng.usize(400..440));
     story.live(&FLAGS, End::Killed, |watched, acked| {
         looks += 1;
         let full = looks % 40 > 20;
         watched.set(Switch::Full, full.into());
-        acked > 4_000 && looks > 400
+        acked > 4_000 && looks > enough
     });
     let log = story.watched.log();
-    let mut rng = Rng::with_seed(seed);
     let at = anywhere(&log, 12, 0, &mut rng);
     let moments = moments(&log, at, &mut rng, Loss::random);
     story.check_all(&moments);

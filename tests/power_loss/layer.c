@@ -44,7 +44,8 @@ enum switch_at {
     FULL = 3,
     /* How many operations failed with EIO, told by the layer; it stops at 255. */
     FAILED = 4,
-    /* The program is killed after the next operation: so that none is done and not in the log. */
+    /* The program is killed after the next operation that is in the log or fails: so that none is done
+       and not in the log. */
     DIE = 5,
     /* How many milliseconds a sync of a file takes. */
     SYNC_TAKES = 6,
@@ -150,14 +151,19 @@ static int ends_with(const char *path, const char *end) {
     return length >= end_length && strcmp(path + length - end_length, end) == 0;
 }
 
-static void note(enum operation operation, uint64_t file, int64_t offset, const void *data, size_t length) {
-    struct record record = {operation, (uint32_t)length, file, offset};
-    struct iovec parts[2] = {{&record, sizeof record}, {(void *)data, length}};
-    if (writev(log_file, parts, 2) != (ssize_t)(sizeof record + length)) give_up("the log");
+/* After whatever was asked for, whether it was done or failed. */
+static void die_if_told(void) {
     if (switches[DIE]) {
         kill(getpid(), SIGKILL);
         for (;;) pause();
     }
+}
+
+static void note(enum operation operation, uint64_t file, int64_t offset, const void *data, size_t length) {
+    struct record record = {operation, (uint32_t)length, file, offset};
+    struct iovec parts[2] = {{&record, sizeof record}, {(void *)data, length}};
+    if (writev(log_file, parts, 2) != (ssize_t)(sizeof record + length)) give_up("the log");
+    die_if_told();
 }
 
 static void note_path(enum operation operation, uint64_t file, const char *path) {
@@ -261,20 +267,22 @@ static int is_to_fail(const struct open_file *file) {
     }
 }
 
+static int failed_with(int error) {
+    die_if_told();
+    errno = error;
+    return -1;
+}
+
 static int failed(void) {
     if (switches[FAILED] < 255) switches[FAILED]++;
-    errno = EIO;
-    return -1;
+    return failed_with(EIO);
 }
 
 #define SECTOR 512
 
 static ssize_t written(int fd, struct open_file *file, const void *data, size_t length, off_t offset) {
     size_t space = space_for(fd, length, offset);
-    if (space == 0 && length > 0) {
-        errno = ENOSPC;
-        return -1;
-    }
+    if (space == 0 && length > 0) return failed_with(ENOSPC);
     if (switches[WRITE_FAILS] && is_to_fail(file)) {
         if (switches[WRITE_FAILS] == 1 || space <= SECTOR) return failed();
         space /= 2;
