@@ -14,7 +14,10 @@ use self::{
 use crate::{
     journal::disk::Keep,
     limits::Limits,
-    socket::admission::{AllowedHost, AllowedOrigin},
+    socket::{
+        Transport,
+        admission::{AllowedHost, AllowedOrigin},
+    },
 };
 
 /// Keeps one shared value per room and every open browser in step with it, live.
@@ -117,6 +120,11 @@ pub struct Serve {
     #[arg(long, value_name = "N", default_value_t = 0, env = "TALLYROOM_WORKERS")]
     #[arg(allow_negative_numbers = true, value_parser = worker_count)]
     pub workers: u16,
+
+    /// What carries the rooms' sockets
+    #[arg(long, value_name = "TRANSPORT", env = "TALLYROOM_TRANSPORT")]
+    #[arg(hide_possible_values = false, default_value = "direct")]
+    pub transport: Transport,
 
     #[command(flatten)]
     pub limits: LimitFlags,

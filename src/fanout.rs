@@ -5,17 +5,21 @@
 //! never leaves the thread: no lock, no message, no allocation per session and event.
 
 use std::{
-    cell::RefCell,
-    collections::HashMap,
+    any::Any,
+    cell::{OnceCell, RefCell},
+    collections::{HashMap, VecDeque},
+    pin::{Pin, pin},
     rc::{Rc, Weak},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Context as TaskContext, Poll, Waker},
     time::{Duration, Instant},
 };
 
-use actix::prelude::*;
+use actix::{fut::ActorFuture, prelude::*};
+use tokio::task::yield_now;
 
 use crate::{
     deliver::{Close, Deliver, Drain, Entered, OwnerGone},
@@ -26,6 +30,9 @@ use crate::{
 
 /// How many deliveries may wait for a worker; past that each room merges its own.
 const MAILBOX: usize = 1024;
+
+/// How many sessions are seen to before the thread looks at its sockets again.
+const FLUSHES: usize = 64;
 
 /// The fan-outs of one server, one per worker thread.
 pub struct Fanouts {
@@ -100,6 +107,9 @@ impl Fanouts {
                 limits: limits.clone(),
                 sessions: RefCell::default(),
                 rooms: RefCell::default(),
+                due: RefCell::default(),
+                flushing: RefCell::default(),
+                kept: OnceCell::new(),
             });
             started = Some(worker.clone());
             Fanout { worker }
@@ -129,6 +139,10 @@ pub struct Worker {
     limits: Arc<Limits>,
     sessions: RefCell<HashMap<SessionId, Rc<Link>>>,
     rooms: RefCell<HashMap<OwnerId, Rc<LocalRoom>>>,
+    /// Those for whom something waits, each once, and the fan-out's task, which sees to it.
+    due: RefCell<VecDeque<Rc<Link>>>,
+    flushing: RefCell<Option<Waker>>,
+    kept: OnceCell<Rc<dyn Any>>,
 }
 
 impl Worker {
@@ -138,6 +152,17 @@ impl Worker {
 
     pub fn fanout(&self) -> &Addr<Fanout> {
         &self.fanout
+    }
+
+    /// What the sessions of this thread share beside this, made by the first that wants it.
+    ///
+    /// # Panics
+    ///
+    /// Where another type was kept before: there is place for one.
+    pub fn keep<T: 'static>(&self, make: impl FnOnce() -> T) -> Rc<T> {
+        let kept = self.kept.get_or_init(|| Rc::new(make()));
+        let kept = kept.clone().downcast();
+        kept.expect("the sessions of one server are of one type")
     }
 
     /// Makes the link of a new session. It is told nothing before its room lets it in.
@@ -180,12 +205,16 @@ impl Worker {
         for answer in news.answers {
             if let Some(link) = self.sessions.borrow().get(&answer.session) {
                 link.answer(answer);
+                self.flush_soon(link);
             }
         }
         if (news.users.is_some() || news.states.is_some())
             && let Some(room) = self.room(news.owner)
         {
-            room.publish(news.users, news.states);
+            room.push(news.users, news.states);
+            for link in room.sessions().iter() {
+                self.flush_soon(link);
+            }
         }
     }
 
@@ -199,7 +228,27 @@ impl Worker {
                 .entry(owner)
                 .or_insert_with(|| Rc::new(LocalRoom::new(owner, self.limits.backlog_bytes)));
             room.enter(link, entered);
+            self.flush_soon(link);
         }
+    }
+
+    /// Something waits for a session.
+    fn flush_soon(&self, link: &Rc<Link>) {
+        if link.set_due() {
+            self.due.borrow_mut().push_back(link.clone());
+        }
+    }
+
+    /// Sees to a few of those for whom something waits; whether there are more.
+    fn flush_some(&self) -> bool {
+        let now = Instant::now();
+        for _ in 0..FLUSHES {
+            let Some(link) = self.due.borrow_mut().pop_front() else {
+                return false;
+            };
+            link.flush(now);
+        }
+        !self.due.borrow().is_empty()
     }
 
     fn tell_owner_gone(&self, OwnerGone { owner, waiting }: &OwnerGone) {
@@ -220,7 +269,12 @@ impl Worker {
 
     fn sweep(&self, now: Instant) {
         for link in self.sessions.borrow().values() {
-            link.sweep(now, &self.limits);
+            if link.sweep(now, &self.limits) {
+                self.flush_soon(link);
+            }
+        }
+        if let Some(fanout) = &*self.flushing.borrow() {
+            fanout.wake_by_ref();
         }
     }
 }
@@ -242,6 +296,31 @@ impl Actor for Fanout {
         let tick = shortest.unwrap_or(Duration::MAX) / 8;
         let tick = tick.clamp(Duration::from_millis(10), Duration::from_millis(500));
         ctx.run_interval(tick, |fanout, _| fanout.worker.sweep(Instant::now()));
+        ctx.spawn(Flushing);
+    }
+}
+
+/// Sees to the sessions for whom something waits, a few at a time: in between, the thread reads what
+/// came, so that what waits meanwhile goes out in one write.
+struct Flushing;
+
+impl ActorFuture<Fanout> for Flushing {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        fanout: &mut Fanout,
+        _: &mut Context<Fanout>,
+        task: &mut TaskContext<'_>,
+    ) -> Poll<()> {
+        let mut flushing = fanout.worker.flushing.borrow_mut();
+        flushing.get_or_insert_with(|| task.waker().clone());
+        drop(flushing);
+        if fanout.worker.flush_some() {
+            // Woken after the thread has looked at its sockets.
+            let _ = pin!(yield_now()).poll(task);
+        }
+        Poll::Pending
     }
 }
 

@@ -91,6 +91,7 @@ pub struct Reader {
     codec: Codec,
     max_message: usize,
     input: BytesMut,
+    borrowed: bool,
     partial: Option<Partial>,
 }
 
@@ -108,16 +109,26 @@ impl Reader {
             codec: Codec::new().max_size(max_message),
             max_message,
             input: BytesMut::new(),
+            borrowed: false,
             partial: None,
         }
     }
 
-    /// Takes in what came from the socket.
-    pub fn push(&mut self, bytes: Bytes) {
+    /// Takes in what came from the socket. The buffer may be a part of a larger one, until
+    /// [`Reader::let_go`] is called or all whole messages are read.
+    pub fn push(&mut self, bytes: BytesMut) {
         if self.input.is_empty() {
-            self.input = BytesMut::from(bytes);
+            self.input = bytes;
+            self.borrowed = true;
         } else {
             self.input.extend_from_slice(&bytes);
+        }
+    }
+
+    /// Keeps no buffer that is larger than what is in it: an idle session keeps none.
+    pub fn let_go(&mut self) {
+        if mem::take(&mut self.borrowed) || self.input.is_empty() {
+            self.input = BytesMut::from(&self.input[..]);
         }
     }
 
@@ -136,10 +147,7 @@ impl Reader {
                 if held + self.input.len() > self.max_message + MAX_HEADER {
                     return Err(Breach::TooLarge);
                 }
-                if self.input.is_empty() {
-                    // An idle session keeps no buffer.
-                    self.input = BytesMut::new();
-                }
+                self.let_go();
                 return Ok(None);
             };
             let message = match frame {
@@ -233,7 +241,7 @@ mod tests {
         let mut reader = Reader::new(Some(1000));
         let mut messages = Vec::new();
         for bytes in wire.chunks(piece) {
-            reader.push(Bytes::copy_from_slice(bytes));
+            reader.push(bytes.into());
             loop {
                 match reader.next_message() {
                     Ok(Some(message)) => messages.push(message),
@@ -298,13 +306,13 @@ mod tests {
         wire.extend((1u64 << 30).to_be_bytes());
         wire.extend([0; 4]);
         let mut reader = Reader::new(Some(1000));
-        reader.push(wire.into());
+        reader.push(wire[..].into());
         assert_eq!(reader.next_message(), Ok(None));
         for _ in 0..10 {
-            reader.push(vec![0; 100].into());
+            reader.push(BytesMut::zeroed(100));
             assert_eq!(reader.next_message(), Ok(None));
         }
-        reader.push(vec![0; 1].into());
+        reader.push(BytesMut::zeroed(1));
         assert_eq!(reader.next_message(), Err(Breach::TooLarge));
         assert!(
             reader.input.capacity() < 4096,

@@ -28,7 +28,7 @@ use crate::{
     socket::{
         Sockets,
         admission::Denial,
-        embedded::{admission_request, is_handshake},
+        handshake::{admission_request, is_handshake},
     },
 };
 

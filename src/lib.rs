@@ -62,6 +62,7 @@ pub mod check;
 pub mod client;
 pub mod command;
 pub mod config;
+pub mod connections;
 pub mod deliver;
 pub mod entry;
 pub mod fanout;

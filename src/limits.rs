@@ -61,9 +61,13 @@ pub const MAX_CLOSE_WAIT: Duration = Duration::from_secs(2);
 pub const MAX_DISCARDED: usize = 256 * 1024;
 
 /// How long a stopping server waits for the actions underway, and then for each session to take what
-/// is its own. With [`MAX_CLOSE_WAIT`] it stays within the 10 s that a stop may take.
+/// is its own. With [`MAX_GOODBYE`] it stays within the 10 s that a stop may take.
 pub const MAX_SETTLE: Duration = Duration::from_secs(3);
 pub const MAX_FLUSH: Duration = Duration::from_secs(1);
+
+/// How long it waits for all sessions to end once they are told to: for what each of them may take, and
+/// for the sweeps that tell the time.
+pub const MAX_GOODBYE: Duration = Duration::from_millis(4_200);
 
 /// The limits that whoever runs a server may set.
 #[derive(Clone, Debug)]

@@ -3,17 +3,19 @@
 //! A [`Link`] and a [`LocalRoom`] live on one thread and never leave it: the fan-out puts frames in,
 //! the transport takes them out, the session is woken. No borrow is held while a task runs.
 
+mod wire;
+
 use std::{
-    cell::{Cell, RefCell},
-    collections::HashMap,
-    mem,
+    cell::{Cell, Ref, RefCell},
+    io, mem,
     rc::Rc,
     task::{Context, Poll, Waker},
     time::Instant,
 };
 
-use actix_web::web::Bytes;
+use actix_web::web::{Bytes, BytesMut};
 
+use self::wire::{Io, Wire};
 use crate::{
     deliver::{Answer, Entered, Underway},
     framing,
@@ -28,6 +30,12 @@ pub struct Link {
     id: SessionId,
     outbox: RefCell<Outbox>,
     room: RefCell<Option<Rc<LocalRoom>>>,
+    /// Where it is in the room's list.
+    seat: Cell<usize>,
+    /// The connection, where the transport is the direct one.
+    wire: RefCell<Option<Wire>>,
+    /// It stands in its worker's list of those to be written to.
+    due: Cell<bool>,
     underway: Cell<Underway>,
     /// The number that the room takes next, as far as it said.
     next: Cell<u64>,
@@ -65,6 +73,9 @@ impl Link {
             id,
             outbox: RefCell::default(),
             room: RefCell::default(),
+            seat: Cell::default(),
+            wire: RefCell::default(),
+            due: Cell::new(false),
             underway: Cell::default(),
             next: Cell::new(1),
             pulse: RefCell::new(Pulse::new(now)),
@@ -83,7 +94,7 @@ impl Link {
         self.id
     }
 
-    /// For the transport: the next frames to write, or the end of the connection.
+    /// For the embedded transport: the next frames to write, or the end of the connection.
     pub fn poll_frames(&self, task: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if let Some(frames) = self.next_frames() {
             let mut pulse = self.pulse.borrow_mut();
@@ -106,24 +117,103 @@ impl Link {
 
     fn next_frames(&self) -> Option<Bytes> {
         let mut outbox = self.outbox.borrow_mut();
-        match &*self.room.borrow() {
-            Some(room) => outbox.next(&mut room.recent.borrow_mut()),
-            None => outbox.next_own(),
-        }
+        let room = self.room.borrow();
+        let mut recent = room.as_ref().map(|room| room.recent.borrow_mut());
+        outbox.next(recent.as_deref_mut())
     }
 
-    /// For the transport: the connection is gone.
+    /// For the embedded transport: the connection is gone.
     pub fn cut(&self) {
         self.tell(News::Cut);
     }
 
+    /// For the direct transport: gives the connection, to which nothing is written before the session is
+    /// in its room or [`Link::release`] is called.
+    pub fn take_over(&self, io: Box<dyn Io>) {
+        *self.wire.borrow_mut() = Some(Wire::new(io));
+    }
+
+    /// Whether the transport is the direct one.
+    pub fn is_direct(&self) -> bool {
+        self.wire.borrow().is_some()
+    }
+
+    /// For the direct transport: what waits may be written, in the room or not. Whether it waited for
+    /// that.
+    pub fn release(&self) -> bool {
+        let mut wire = self.wire.borrow_mut();
+        wire.as_mut().is_some_and(Wire::release)
+    }
+
+    /// For the direct transport: reads what is there into the buffer, which is grown by that; 0 bytes at
+    /// the end of the connection.
+    pub fn poll_read(
+        &self,
+        input: &mut BytesMut,
+        task: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self.wire.borrow_mut() {
+            Some(wire) => wire.poll_read(input, task),
+            None => Poll::Ready(Ok(0)),
+        }
+    }
+
+    /// For the direct transport: writes what waits, as far as the connection takes it. Where it takes no
+    /// more, the task is woken when it does.
+    pub fn poll_write(&self, now: Instant, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(wire) = &mut *self.wire.borrow_mut() else {
+            return Poll::Ready(Ok(()));
+        };
+        let mut outbox = self.outbox.borrow_mut();
+        let room = self.room.borrow();
+        let mut recent = room.as_ref().map(|room| room.recent.borrow_mut());
+        let (written, done) = wire.poll_write(&mut outbox, recent.as_deref_mut(), task);
+        if written.bytes > 0 {
+            self.pulse.borrow_mut().took(now);
+        }
+        if written.message {
+            self.pulse.borrow_mut().told(now);
+        }
+        done
+    }
+
+    /// For the fan-out: what waits is written, by it where the transport is the direct one, else by the
+    /// transport's task, which is woken.
+    ///
+    /// What the connection does not take the session's task writes when it does.
+    pub fn flush(&self, now: Instant) {
+        self.due.set(false);
+        if !self.is_direct() {
+            self.wake_writer();
+        } else if self.write(now).is_err() {
+            self.tell(News::Cut);
+        }
+    }
+
+    fn write(&self, now: Instant) -> io::Result<()> {
+        let blocked = |wire: &Wire| wire.is_blocked();
+        if self.wire.borrow().as_ref().is_some_and(blocked) {
+            return Ok(());
+        }
+        // A session that is woken already writes by itself.
+        if let Some(waker) = &*self.reader.borrow()
+            && let Poll::Ready(written) = self.poll_write(now, &mut Context::from_waker(waker))
+        {
+            return written;
+        }
+        Ok(())
+    }
+
+    /// Takes note that something waits; false where that was noted already.
+    pub fn set_due(&self) -> bool {
+        !self.due.replace(true)
+    }
+
     /// Whether something waits to be written.
     pub fn is_behind(&self) -> bool {
-        let outbox = self.outbox.borrow();
-        match &*self.room.borrow() {
-            Some(room) => outbox.is_behind(&room.recent.borrow()),
-            None => outbox.own_bytes() > 0,
-        }
+        let room = self.room.borrow();
+        let recent = room.as_ref().map(|room| room.recent.borrow());
+        self.outbox.borrow().is_behind(recent.as_deref())
     }
 
     /// Bytes of answers for this session alone that wait to be written.
@@ -142,14 +232,15 @@ impl Link {
         *self.beat.borrow_mut() = Some(frames);
     }
 
-    /// Throws away what waits for this session alone.
+    /// Throws away what waits for this session alone and is not half written.
     pub fn clear(&self) {
         self.outbox.borrow_mut().clear_own();
     }
 
-    /// The connection ends when what is its own is written.
+    /// The connection ends: the embedded transport's when what is its own is written.
     pub fn end(&self) {
         self.ended.set(true);
+        self.wire.take();
         self.wake_writer();
     }
 
@@ -219,8 +310,10 @@ impl Link {
         }
     }
 
-    /// Looks whether something is due: an alarm, or the time that the session waits for.
-    pub fn sweep(&self, now: Instant, limits: &Limits) {
+    /// Looks whether something is due: an alarm, or the time that the session waits for. Whether
+    /// something waits to be written because of that.
+    pub fn sweep(&self, now: Instant, limits: &Limits) -> bool {
+        let held = self.release();
         let behind = self.is_behind();
         let listening = self.listening.get();
         let mut pulse = self.pulse.borrow_mut();
@@ -236,6 +329,7 @@ impl Link {
         if self.wake_at.get().is_some_and(|at| at <= now) {
             self.wake_reader();
         }
+        held || beat
     }
 
     fn wake_reader(&self) {
@@ -253,7 +347,7 @@ impl Link {
 pub struct LocalRoom {
     owner: OwnerId,
     recent: RefCell<Recent>,
-    sessions: RefCell<HashMap<SessionId, Rc<Link>>>,
+    sessions: RefCell<Vec<Rc<Link>>>,
 }
 
 impl LocalRoom {
@@ -273,6 +367,10 @@ impl LocalRoom {
         self.sessions.borrow().is_empty()
     }
 
+    pub fn sessions(&self) -> Ref<'_, [Rc<Link>]> {
+        Ref::map(self.sessions.borrow(), Vec::as_slice)
+    }
+
     /// Lets a session in: it is told what a newcomer is told, and then all that follows.
     pub fn enter(self: &Rc<Self>, link: &Rc<Link>, entered: Entered) {
         let mut outbox = link.outbox.borrow_mut();
@@ -283,8 +381,10 @@ impl LocalRoom {
         let mut recent = self.recent.borrow_mut();
         outbox.enter(&mut recent, entered.takes, entered.users, entered.state);
         *link.room.borrow_mut() = Some(self.clone());
-        self.sessions.borrow_mut().insert(link.id, link.clone());
-        link.wake_writer();
+        let mut sessions = self.sessions.borrow_mut();
+        link.seat.set(sessions.len());
+        sessions.push(link.clone());
+        link.release();
     }
 
     /// Takes a session out of the room that it is in, and gives that room.
@@ -294,13 +394,21 @@ impl LocalRoom {
         let mut recent = room.recent.borrow_mut();
         link.outbox.borrow_mut().leave(&mut recent);
         drop(recent);
-        room.sessions.borrow_mut().remove(&link.id);
+        let mut sessions = room.sessions.borrow_mut();
+        let seat = link.seat.get();
+        sessions.swap_remove(seat);
+        if let Some(moved) = sessions.get(seat) {
+            moved.seat.set(seat);
+        }
+        if sessions.len() < sessions.capacity() / 4 {
+            sessions.shrink_to_fit();
+        }
+        drop(sessions);
         Some(room)
     }
 
-    /// Has something for every session.
-    pub fn publish(&self, users: Option<UsersFrame>, states: Option<States>) {
-        let sessions = self.sessions.borrow();
+    /// Has something for every session, none of which is woken by this.
+    pub fn push(&self, users: Option<UsersFrame>, states: Option<States>) {
         let mut recent = self.recent.borrow_mut();
         if let Some(users) = users {
             recent.push_users(users);
@@ -308,14 +416,10 @@ impl LocalRoom {
         if let Some(states) = states {
             recent.push_states(states);
         }
-        // Waking only queues the transports' tasks: they run when the borrows have ended.
-        for link in sessions.values() {
-            link.wake_writer();
-        }
     }
 
     pub fn tell(&self, news: News) {
-        for link in self.sessions.borrow().values() {
+        for link in self.sessions.borrow().iter() {
             link.tell(news);
         }
     }

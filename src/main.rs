@@ -98,6 +98,7 @@ async fn run(serve: Serve) -> io::Result<()> {
             folder: serve.static_dir,
         },
         workers: serve.workers.into(),
+        transport: serve.transport,
     };
     server::run::<Counter>(server, listeners, shutdown).await
 }

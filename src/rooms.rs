@@ -4,6 +4,8 @@
 //! is no moment in which a room goes to rest while somebody joins it. An owner is stopped only when
 //! no lease is out and nothing is underway; nobody keeps an address beyond its lease.
 
+pub mod leases;
+
 use std::{
     collections::HashMap,
     future::ready,
@@ -54,6 +56,14 @@ pub struct Lease<M: Model> {
 }
 
 impl<M: Model> Lease<M> {
+    pub fn name(&self) -> &RoomName {
+        &self.name
+    }
+
+    pub fn owner(&self) -> OwnerId {
+        self.owner
+    }
+
     pub fn room(&self) -> &Addr<Room<M>> {
         &self.room
     }

@@ -1,13 +1,25 @@
 //! Builds the parts, serves, and drains: [`run`] is the whole life of a server.
 
-use std::{io, net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{Shutdown, SocketAddr, TcpListener},
+    sync::Arc,
+    thread::available_parallelism,
+    time::Duration,
+};
 
 use actix::prelude::*;
+use actix_http::{HttpService, Request, error::DispatchError};
+use actix_server::{GracefulShutdownSignal, Server as Serving};
+use actix_service::{ServiceFactory, map_config};
 use actix_web::{
-    App, HttpServer,
+    App, Error, HttpServer,
+    dev::{AppConfig, ServiceResponse},
     rt::{
         self,
+        net::TcpStream,
         signal::unix::{SignalKind, signal},
+        time::sleep,
     },
 };
 use socket2::SockRef;
@@ -21,11 +33,16 @@ use crate::{
     listen,
     model::Model,
     rooms::Rooms,
-    socket::{Sockets, admission::Admission},
+    socket::{
+        Sockets, Transport, admission::Admission, direct::UpgradeFactory, handshake::ListensOn,
+    },
 };
 
-/// How long connections may take to end once the server stops: longer than sessions may.
-const SHUTDOWN_TIMEOUT: u64 = 7;
+/// How long requests may take to end once the server stops and its sessions are gone, in seconds.
+const SHUTDOWN_TIMEOUT: u64 = 2;
+
+/// After this the thread that accepts connections has heard that it is not to.
+const ACCEPTS_NO_MORE: Duration = Duration::from_millis(50);
 
 /// How many bytes the embedded transport buffers of what a socket does not take; what is more waits
 /// in the outbox, where it is conflated.
@@ -43,6 +60,7 @@ pub struct Server {
     pub page: Page,
     /// Worker threads; 0: as many as there are processors.
     pub workers: usize,
+    pub transport: Transport,
 }
 
 /// Serves the rooms of a model at an address, in memory and with the default limits, until the
@@ -65,6 +83,7 @@ pub async fn serve<M: Model>(address: &str) -> io::Result<()> {
         admission: Admission::default(),
         page: Page::default(),
         workers: 0,
+        transport: Transport::default(),
     };
     run::<M>(server, listeners, shutdown).await
 }
@@ -89,6 +108,7 @@ pub async fn run<M: Model>(
         admission,
         page,
         workers,
+        transport,
     } = server;
     let limits = Arc::new(limits);
     let owners = Arbiter::new();
@@ -96,49 +116,164 @@ pub async fn run<M: Model>(
         let (journal, limits) = (journal.clone(), limits.clone());
         Rooms::<M>::start_in_arbiter(&owners.handle(), move |_| Rooms::new(journal, limits))
     };
-    let sockets = Sockets::new(rooms, admission, limits.clone());
-    let drained = sockets.clone();
-    let mut http = HttpServer::new(move || {
-        App::new().configure(site(sockets.clone(), journal.clone(), page.clone()))
-    })
-    .disable_signals()
-    .shutdown_timeout(SHUTDOWN_TIMEOUT)
-    // Zero: a closed session's connection ends at once. What a client still sends after a breach
-    // is read by its session for a while, so that the close frame reaches it.
-    .client_disconnect_timeout(Duration::ZERO)
-    .client_request_timeout(limits.handshake_timeout.unwrap_or(Duration::ZERO))
-    .h1_write_buffer_size(WRITE_BUFFER)
-    .max_connections(limits.max_connections.unwrap_or(usize::MAX >> 8))
-    .tcp_nodelay(true)
-    .on_connect({
-        let slow_timeout = limits.slow_timeout;
-        move |connection, _| {
-            if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
-                tune(&SockRef::from(stream), slow_timeout);
-            }
-        }
-    });
-    if workers > 0 {
-        http = http.workers(workers);
-    }
-    for listener in listeners {
-        http = http.listen(listener)?;
-    }
-    let serving = http.run();
+    let sockets = Sockets::new(rooms, admission, limits);
+    let assembly = Assembly {
+        sockets: sockets.clone(),
+        journal,
+        page,
+    };
+    // Held, so that they can be shut when the server stops.
+    let held: io::Result<Vec<_>> = listeners.iter().map(TcpListener::try_clone).collect();
+    let held = held?;
+    let workers = match workers {
+        0 => available_parallelism()?.get(),
+        workers => workers,
+    };
+    let serving = match transport {
+        Transport::Direct => assembly.direct(listeners, workers)?,
+        Transport::Embedded => assembly.embedded(listeners, workers)?,
+    };
     let handle = serving.handle();
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended,
         () = shutdown => {}
     }
-    let stopped = handle.stop(true);
-    let (ended, (), ()) = tokio::join!(serving, stopped, drained.drain());
+    let refuse = async {
+        handle.pause().await;
+        // The thread that accepts hears of it a little later, and would take an end for an error.
+        sleep(ACCEPTS_NO_MORE).await;
+        for listener in &held {
+            // Where the kernel does not do that for a listener, who comes waits for the end.
+            let _ = SockRef::from(listener).shutdown(Shutdown::Read);
+        }
+    };
+    let stop = async {
+        // Sessions are no connections of the server's any more, and end before its workers do.
+        tokio::join!(sockets.drain(), refuse);
+        handle.stop(true).await;
+    };
+    let (ended, ()) = tokio::join!(serving, stop);
     owners.stop();
     // The journal is closed when the last owner is gone.
     if owners.join().is_err() {
         log::error!("the owners' thread panicked");
     }
     ended
+}
+
+/// What is put together on every worker.
+struct Assembly<M: Model> {
+    sockets: Sockets<M>,
+    journal: Arc<dyn Journal>,
+    page: Page,
+}
+
+impl<M: Model> Assembly<M> {
+    fn direct(self, listeners: Vec<TcpListener>, workers: usize) -> io::Result<Serving> {
+        let limits = self.sockets.limits().clone();
+        let mut server = Serving::build()
+            .disable_signals()
+            .workers(workers)
+            .shutdown_timeout(SHUTDOWN_TIMEOUT)
+            .max_concurrent_connections(max_concurrent(&limits));
+        let stopping = server.graceful_shutdown_signal();
+        let assembly = Arc::new(self);
+        for listener in listeners {
+            let address = listener.local_addr()?;
+            let (assembly, stopping) = (assembly.clone(), stopping.clone());
+            server = server.listen(address.to_string(), listener, move || {
+                assembly.service(address, stopping.clone())
+            })?;
+        }
+        Ok(server.run())
+    }
+
+    /// What serves the connections of one listener on one worker.
+    fn service(
+        &self,
+        address: SocketAddr,
+        stopping: GracefulShutdownSignal,
+    ) -> impl ServiceFactory<
+        TcpStream,
+        Config = (),
+        Response = (),
+        Error = DispatchError,
+        InitError = (),
+    > + use<M> {
+        let limits = self.sockets.limits();
+        let slow_timeout = limits.slow_timeout;
+        HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let stopping = stopping.clone();
+                async move { stopping.notified().await }
+            })
+            .client_disconnect_timeout(Duration::ZERO)
+            .client_request_timeout(limits.handshake_timeout.unwrap_or(Duration::ZERO))
+            .local_addr(address)
+            .tcp_nodelay(true)
+            .on_connect_ext(move |stream: &TcpStream, _| tune(&SockRef::from(stream), slow_timeout))
+            .upgrade(UpgradeFactory::new(self.sockets.clone(), self.app(address)))
+            .finish(self.app(address))
+            .tcp()
+    }
+
+    /// The application as one listener has it.
+    fn app(
+        &self,
+        address: SocketAddr,
+    ) -> impl ServiceFactory<
+        Request,
+        Config = (),
+        Response = ServiceResponse,
+        Error = Error,
+        InitError = (),
+    > + use<M> {
+        let site = site(
+            self.sockets.clone(),
+            self.journal.clone(),
+            self.page.clone(),
+        );
+        let app = App::new().app_data(ListensOn(address)).configure(site);
+        map_config(app, |()| AppConfig::default())
+    }
+
+    fn embedded(self, listeners: Vec<TcpListener>, workers: usize) -> io::Result<Serving> {
+        let limits = self.sockets.limits().clone();
+        let slow_timeout = limits.slow_timeout;
+        let mut http = HttpServer::new(move || {
+            let site = site(
+                self.sockets.clone(),
+                self.journal.clone(),
+                self.page.clone(),
+            );
+            App::new().configure(site)
+        })
+        .disable_signals()
+        .workers(workers)
+        .shutdown_timeout(SHUTDOWN_TIMEOUT)
+        // Zero: a closed session's connection ends at once. What a client still sends after a breach
+        // is read by its session for a while, so that the close frame reaches it.
+        .client_disconnect_timeout(Duration::ZERO)
+        .client_request_timeout(limits.handshake_timeout.unwrap_or(Duration::ZERO))
+        .h1_write_buffer_size(WRITE_BUFFER)
+        .max_connections(max_concurrent(&limits))
+        .tcp_nodelay(true)
+        .on_connect(move |connection, _| {
+            if let Some(stream) = connection.downcast_ref::<TcpStream>() {
+                tune(&SockRef::from(stream), slow_timeout);
+            }
+        });
+        for listener in listeners {
+            http = http.listen(listener)?;
+        }
+        Ok(http.run())
+    }
+}
+
+/// As many as may be at a time on one worker; handshakes that are one too many are answered with 503.
+fn max_concurrent(limits: &Limits) -> usize {
+    limits.max_connections.unwrap_or(usize::MAX >> 8)
 }
 
 /// Lets a socket say early that its peer takes nothing, and end if that goes on.

@@ -7,7 +7,8 @@
 mod dialogue;
 
 use std::{
-    mem,
+    cell::RefCell,
+    io, mem,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -16,13 +17,14 @@ use std::{
 };
 
 use actix::{fut::ActorFuture, prelude::*};
-use actix_web::web::Bytes;
+use actix_web::web::{Bytes, BytesMut};
 use actix_ws::CloseCode;
-use futures_util::{Stream, stream::LocalBoxStream};
+use futures_util::stream::LocalBoxStream;
 use uuid::Uuid;
 
 use self::dialogue::{Dialogue, Overloaded};
 use crate::{
+    connections::Place,
     deliver::Underway,
     fanout::Worker,
     framing::{self, Message as Input, Reader},
@@ -38,20 +40,30 @@ use crate::{
     rejection::Rejection,
     replica::Asked,
     room::{Join, Leave, Listener, Origin, Seat, Submit},
-    rooms::{Acquire, AcquireError, Lease, Rooms},
+    rooms::{
+        AcquireError,
+        leases::{Leases, Shared},
+    },
 };
 
-/// What a client sends, as it comes from its socket; it ends when the socket does.
-pub type Socket = LocalBoxStream<'static, Bytes>;
+/// Whence comes what a client sends.
+pub enum Source {
+    /// The embedded transport: from the payload of its request; it ends when the connection does.
+    Payload(LocalBoxStream<'static, Bytes>),
+    /// The direct transport: from the connection that the link has, after what came with the handshake.
+    Wire { came: BytesMut, place: Place },
+}
 
 /// The close code of a session whose client has a newer one.
 const REPLACED: u16 = 4409;
 
 /// What a session is opened with.
-pub struct Opening {
+pub struct Opening<M: Model> {
     pub worker: Rc<Worker>,
+    pub leases: Rc<Leases<M>>,
     /// By it the session's frames go out.
     pub link: Rc<Link>,
+    pub source: Source,
     pub limits: Arc<Limits>,
     pub room: RoomName,
     pub seat: Seat,
@@ -60,13 +72,16 @@ pub struct Opening {
 /// How long to wait before it is seen whether the server takes more by now.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// How many bytes are read at a time.
+const READ: usize = 32 * 1024;
+
 /// One WebSocket connection of one client.
 pub struct Session<M: Model> {
     link: Rc<Link>,
     worker: Rc<Worker>,
-    rooms: Addr<Rooms<M>>,
+    leases: Rc<Leases<M>>,
     room: RoomName,
-    socket: Option<Socket>,
+    source: Option<Source>,
     reader: Reader,
     dialogue: Dialogue,
     member: Option<Member<M>>,
@@ -96,15 +111,21 @@ enum Phase {
         until: Instant,
         bytes: usize,
     },
+    /// All is said: it is taken first, until then.
+    Parting {
+        until: Instant,
+    },
     Over,
 }
 
 impl<M: Model> Session<M> {
     /// Starts the actor of a connection.
-    pub fn start_on(opening: Opening, rooms: Addr<Rooms<M>>, socket: Socket) {
+    pub fn start_on(opening: Opening<M>) {
         let Opening {
             worker,
+            leases,
             link,
+            mut source,
             limits,
             room,
             seat,
@@ -112,13 +133,19 @@ impl<M: Model> Session<M> {
         if let Seat::V1 { .. } = seat {
             link.set_beat(framing::text(v1::BEAT));
         }
+        let mut reader = Reader::new(limits.max_message_bytes);
+        if let Source::Wire { came, .. } = &mut source
+            && !came.is_empty()
+        {
+            reader.push(mem::take(came));
+        }
         let session = Self {
             link,
             worker,
-            rooms,
+            leases,
             room,
-            socket: Some(socket),
-            reader: Reader::new(limits.max_message_bytes),
+            source: Some(source),
+            reader,
             dialogue: Dialogue::new(seat, &limits, Instant::now()),
             member: None,
             read: Vec::new(),
@@ -131,17 +158,26 @@ impl<M: Model> Session<M> {
 
     // Entering.
 
-    fn entered(&mut self, entered: Result<Member<M>, EnterError>, ctx: &mut Context<Self>) {
-        match entered {
-            Ok(member) => self.member = Some(member),
-            Err(EnterError::Full(err)) => {
+    fn enter(&mut self, lease: Result<Rc<Shared<M>>, AcquireError>, ctx: &mut Context<Self>) {
+        match lease {
+            Ok(lease) => {
+                let from = self.origin();
+                let join = Join::new(from, self.dialogue.seat(), lease.owner(), self.listener());
+                // One for each session: the mailbox is bounded by them.
+                lease.room().do_send(join);
+                self.member = Some(Member {
+                    lease,
+                    origin: from,
+                });
+            }
+            Err(AcquireError::Gone) => self.close(CloseCode::Error),
+            Err(err) => {
                 self.tell(&Rejection::new("overloaded", err.to_string()));
                 self.close(CloseCode::Again);
             }
-            Err(EnterError::OwnerGone) => self.close(CloseCode::Error),
         }
-        if let Some(socket) = self.socket.take() {
-            ctx.spawn(Reading { socket });
+        if let Some(source) = self.source.take() {
+            ctx.spawn(Serving { source });
         }
     }
 
@@ -168,7 +204,7 @@ impl<M: Model> Session<M> {
     fn take(&mut self, message: Input, now: Instant) {
         if matches!(self.phase, Phase::Closing { .. }) {
             if let Input::Close(_) = message {
-                self.phase = Phase::Over;
+                self.part(now);
             }
             return;
         }
@@ -191,7 +227,7 @@ impl<M: Model> Session<M> {
             Input::Close(code) => {
                 self.leave();
                 self.link.push(framing::close(code));
-                self.phase = Phase::Over;
+                self.part(now);
             }
         }
     }
@@ -232,9 +268,11 @@ impl<M: Model> Session<M> {
     fn may_take(&mut self, now: Instant) -> bool {
         match self.phase {
             Phase::Closing { .. } => true,
-            Phase::Draining | Phase::Flushing { .. } | Phase::Discarding { .. } | Phase::Over => {
-                false
-            }
+            Phase::Draining
+            | Phase::Flushing { .. }
+            | Phase::Discarding { .. }
+            | Phase::Parting { .. }
+            | Phase::Over => false,
             Phase::Live if self.link.own_bytes() >= MAX_OWN_BYTES => {
                 self.link.wake_reader_at(Some(now + MAX_READ_PAUSE));
                 false
@@ -259,13 +297,13 @@ impl<M: Model> Session<M> {
         matches!(self.phase, Phase::Discarding { .. }) || self.may_take(now)
     }
 
-    fn receive(&mut self, input: Bytes, now: Instant) {
+    fn receive(&mut self, input: BytesMut, now: Instant) {
         self.link.heard(now);
         match &mut self.phase {
             Phase::Discarding { bytes, .. } => {
                 *bytes += input.len();
                 if *bytes > MAX_DISCARDED {
-                    self.phase = Phase::Over;
+                    self.part(now);
                 }
             }
             _ => self.reader.push(input),
@@ -285,7 +323,8 @@ impl<M: Model> Session<M> {
                 log::debug!("room {}: a session takes nothing and is dropped", self.room);
                 self.link.clear();
                 self.close(CloseCode::Again);
-                self.phase = Phase::Over;
+                // What it does not take at once it does not take.
+                self.phase = Phase::Parting { until: now };
             }
             News::Cut => self.phase = Phase::Over,
             News::OwnerGone => self.close(CloseCode::Error),
@@ -314,13 +353,34 @@ impl<M: Model> Session<M> {
                 self.phase = Phase::Over;
             }
         }
+        if let Phase::Parting { until } = self.phase {
+            self.link.wake_reader_at(Some(until));
+            // The body of the embedded transport goes on by itself.
+            if now >= until || !self.link.is_direct() || !self.link.is_behind() {
+                self.phase = Phase::Over;
+            }
+        }
+    }
+
+    /// With the direct transport: writes what waits.
+    fn poll_write(&mut self, now: Instant, task: &mut TaskContext<'_>) {
+        if let Poll::Ready(Err(_)) = self.link.poll_write(now, task) {
+            self.phase = Phase::Over;
+        }
+    }
+
+    /// Ends when what is its own is taken.
+    fn part(&mut self, now: Instant) {
+        self.phase = Phase::Parting {
+            until: now + MAX_CLOSE_WAIT,
+        };
     }
 
     /// Leaves the room, says why, and waits for the client's close frame.
     fn close(&mut self, code: CloseCode) {
         if matches!(
             self.phase,
-            Phase::Closing { .. } | Phase::Discarding { .. } | Phase::Over
+            Phase::Closing { .. } | Phase::Discarding { .. } | Phase::Parting { .. } | Phase::Over
         ) {
             return;
         }
@@ -330,6 +390,7 @@ impl<M: Model> Session<M> {
             self.link.push(framing::text(&bye));
         }
         self.link.push(framing::close(Some(code)));
+        self.link.release();
         let until = Instant::now() + MAX_CLOSE_WAIT;
         self.phase = Phase::Closing { until };
     }
@@ -351,14 +412,14 @@ impl<M: Model> Actor for Session<M> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let join = Join {
-            from: self.origin(),
-            seat: self.dialogue.seat(),
-            listener: self.listener(),
-        };
-        let entering = enter(self.rooms.clone(), self.room.clone(), join);
-        let entering = entering.into_actor(self);
-        ctx.wait(entering.map(|entered, session, ctx| session.entered(entered, ctx)));
+        match self.leases.held(&self.room) {
+            Some(lease) => self.enter(Ok(lease), ctx),
+            None => {
+                let acquire = self.leases.clone().acquire(self.room.clone());
+                let acquire = acquire.into_actor(self);
+                ctx.wait(acquire.map(|lease, session, ctx| session.enter(lease, ctx)));
+            }
+        }
     }
 }
 
@@ -388,7 +449,7 @@ impl<M: Model> Drop for Session<M> {
 
 /// A session's place in a room: dropping it leaves the room.
 struct Member<M: Model> {
-    lease: Lease<M>,
+    lease: Rc<Shared<M>>,
     origin: Origin,
 }
 
@@ -409,34 +470,38 @@ impl<M: Model> Drop for Member<M> {
     }
 }
 
-enum EnterError {
-    Full(AcquireError),
-    OwnerGone,
+/// Reads what comes from the client for as long as the session lives, and with the direct transport
+/// writes what waits for it.
+struct Serving {
+    source: Source,
 }
 
-async fn enter<M: Model>(
-    rooms: Addr<Rooms<M>>,
-    room: RoomName,
-    join: Join,
-) -> Result<Member<M>, EnterError> {
-    let lease = rooms.send(Acquire::new(room)).await;
-    let lease = lease.map_err(|_| EnterError::OwnerGone)?;
-    let lease = lease.map_err(EnterError::Full)?;
-    // Made before it joins, so that it leaves even if it is dropped while it joins.
-    let member = Member {
-        lease,
-        origin: join.from,
-    };
-    let joined = member.lease.room().send(join).await;
-    joined.map(|()| member).map_err(|_| EnterError::OwnerGone)
+impl Serving {
+    /// What came; `None` at the end of the connection.
+    fn poll_read(&mut self, link: &Link, task: &mut TaskContext<'_>) -> Poll<Option<BytesMut>> {
+        match &mut self.source {
+            Source::Payload(payload) => payload
+                .as_mut()
+                .poll_next(task)
+                .map(|bytes| bytes.map(BytesMut::from)),
+            Source::Wire { .. } => poll_read(link, task).map(|read| read.ok().flatten()),
+        }
+    }
 }
 
-/// Reads the socket for as long as the session lives.
-struct Reading {
-    socket: Socket,
+/// Reads into a buffer that all sessions of the thread share, so that none has one while it is idle.
+fn poll_read(link: &Link, task: &mut TaskContext<'_>) -> Poll<io::Result<Option<BytesMut>>> {
+    thread_local! {
+        static INPUT: RefCell<BytesMut> = RefCell::default();
+    }
+    INPUT.with_borrow_mut(|input| {
+        input.reserve(READ);
+        link.poll_read(input, task)
+            .map_ok(|read| (read > 0).then(|| input.split()))
+    })
 }
 
-impl<M: Model> ActorFuture<Session<M>> for Reading {
+impl<M: Model> ActorFuture<Session<M>> for Serving {
     type Output = ();
 
     fn poll(
@@ -452,7 +517,9 @@ impl<M: Model> ActorFuture<Session<M>> for Reading {
         }
         loop {
             session.take_messages(now);
+            session.poll_write(now, task);
             session.advance(now);
+            session.poll_write(now, task);
             if session.phase == Phase::Over {
                 ctx.stop();
                 return Poll::Ready(());
@@ -460,11 +527,12 @@ impl<M: Model> ActorFuture<Session<M>> for Reading {
             let listening = session.may_read(now);
             session.link.set_listening(listening);
             if !listening {
+                session.reader.let_go();
                 return Poll::Pending;
             }
-            match Pin::new(&mut self.socket).poll_next(task) {
+            match self.poll_read(&session.link, task) {
                 Poll::Ready(Some(bytes)) => session.receive(bytes, now),
-                Poll::Ready(None) => session.phase = Phase::Over,
+                Poll::Ready(None) => session.part(now),
                 Poll::Pending => return Poll::Pending,
             }
         }

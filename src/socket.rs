@@ -4,12 +4,11 @@
 //! session; it may be cloned and sent to any thread.
 
 pub mod admission;
+pub mod direct;
 pub mod embedded;
+pub mod handshake;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use actix::prelude::*;
 use actix_web::rt::time::timeout;
@@ -17,14 +16,26 @@ use uuid::Uuid;
 
 use self::admission::{Admission, Denial};
 use crate::{
+    connections::{Connections, Place},
     fanout::Fanouts,
     ids::{ClientId, RoomName},
-    limits::{Limits, MAX_SETTLE},
+    limits::{Limits, MAX_GOODBYE, MAX_SETTLE},
     model::Model,
     protocol::{Dialect, Negotiated},
     room::{Seat, Settle},
-    rooms::Rooms,
+    rooms::{Rooms, leases::Leases},
+    session::{Opening, Source},
 };
+
+/// How sessions are carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Transport {
+    /// Their connections are taken over from the HTTP server.
+    #[default]
+    Direct,
+    /// By the HTTP server, as in an application of one's own.
+    Embedded,
+}
 
 /// Opens sessions in the rooms of one model.
 pub struct Sockets<M: Model> {
@@ -32,7 +43,7 @@ pub struct Sockets<M: Model> {
     fanouts: Arc<Fanouts>,
     admission: Arc<Admission>,
     limits: Arc<Limits>,
-    open: Arc<AtomicUsize>,
+    connections: Connections,
 }
 
 impl<M: Model> Sockets<M> {
@@ -42,7 +53,7 @@ impl<M: Model> Sockets<M> {
             fanouts: Arc::default(),
             admission: Arc::new(admission),
             limits,
-            open: Arc::default(),
+            connections: Connections::default(),
         }
     }
 
@@ -65,7 +76,7 @@ impl<M: Model> Sockets<M> {
 
     /// Finishes what is underway, in all rooms, and then closes every session with 1012.
     ///
-    /// Resolves when the sessions are told so, after [`MAX_SETTLE`] at the latest.
+    /// Resolves when all connections are gone, after [`MAX_SETTLE`] and [`MAX_GOODBYE`] at the latest.
     pub async fn drain(&self) {
         let settle = async {
             self.fanouts.drain().await;
@@ -76,6 +87,9 @@ impl<M: Model> Sockets<M> {
             log::warn!("actions are still underway; their sessions are closed without an answer");
         }
         self.fanouts.close();
+        if timeout(MAX_GOODBYE, self.connections.none()).await.is_err() {
+            log::warn!("connections are still open; they are cut");
+        }
     }
 
     /// The check that every transport makes before it answers a handshake.
@@ -99,8 +113,25 @@ impl<M: Model> Sockets<M> {
         if self.fanouts.is_draining() {
             return Err(Denial::overloaded("the server stops; connect again later"));
         }
-        let place = Place::take(&self.open, self.limits.max_connections)?;
+        let place = self.connections.take(self.limits.max_connections);
+        let place = place.map_err(|err| Denial::overloaded(&err.to_string()))?;
         Ok(Admitted { room, seat, place })
+    }
+
+    /// What a session is opened with on this thread; its link is connected, and nothing of what it is
+    /// sent has an effect before it is started.
+    fn opening(&self, room: RoomName, seat: Seat, source: Source) -> Opening<M> {
+        let worker = self.fanouts.worker(&self.limits);
+        let leases = worker.keep(|| Leases::new(self.rooms.clone()));
+        Opening {
+            link: worker.connect(),
+            worker,
+            leases,
+            source,
+            limits: self.limits.clone(),
+            room,
+            seat,
+        }
     }
 }
 
@@ -111,36 +142,15 @@ impl<M: Model> Clone for Sockets<M> {
             fanouts: self.fanouts.clone(),
             admission: self.admission.clone(),
             limits: self.limits.clone(),
-            open: self.open.clone(),
+            connections: self.connections.clone(),
         }
     }
 }
 
 /// A session that may be opened.
-struct Admitted {
+#[derive(Debug)]
+pub struct Admitted {
     room: RoomName,
     seat: Seat,
     place: Place,
-}
-
-/// One of the connections that may be open; dropping it makes place.
-struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    fn take(open: &Arc<AtomicUsize>, max: Option<usize>) -> Result<Self, Denial> {
-        let place = Self(open.clone());
-        let others = open.fetch_add(1, Ordering::Relaxed);
-        match max {
-            Some(max) if others >= max => Err(Denial::overloaded(&format!(
-                "{max} connections are open, as many as may be (--max-connections)"
-            ))),
-            _ => Ok(place),
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }

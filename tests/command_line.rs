@@ -11,7 +11,7 @@ use std::{
 
 use support::{Server, await_that, command, http::get};
 
-const FLAGS: [&str; 20] = [
+const FLAGS: [&str; 21] = [
     "--listen",
     "--store",
     "--keep-entries",
@@ -20,6 +20,7 @@ const FLAGS: [&str; 20] = [
     "--allow-host",
     "--static",
     "--workers",
+    "--transport",
     "--max-message-bytes",
     "--max-state-bytes",
     "--max-clients-per-room",

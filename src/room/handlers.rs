@@ -19,12 +19,9 @@ use crate::{deliver::Entered, entry::Position, framing, model::Model, outbox::Ta
 impl<M: Model> Handler<Join> for Room<M> {
     type Result = ();
 
-    fn handle(&mut self, join: Join, ctx: &mut Self::Context) {
-        let Join {
-            from,
-            seat,
-            listener,
-        } = join;
+    fn handle(&mut self, mut join: Join, ctx: &mut Self::Context) {
+        let Join { from, seat, .. } = join;
+        let listener = join.heard();
         let settled = match seat {
             Seat::Classic => 0,
             Seat::V1 { client, .. } => self.replica.settled().last(client),

@@ -5,20 +5,57 @@ use tokio::sync::oneshot;
 
 use super::audience::{Listener, Origin, Seat};
 use crate::{
-    ids::{Epoch, Revision},
+    deliver::OwnerGone,
+    ids::{Epoch, OwnerId, Revision},
     model::Model,
     rejection::Rejection,
     replica::{Asked, Retry},
     waiting::Waits,
 };
 
-/// Lets a session into the room; the answer is that it is in.
+/// Lets a session into the room: its worker is told so, or that the owner is gone.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Join {
     pub from: Origin,
     pub seat: Seat,
-    pub listener: Listener,
+    owner: OwnerId,
+    listener: Option<Listener>,
+}
+
+impl Join {
+    /// `owner` is the one that is asked.
+    pub fn new(from: Origin, seat: Seat, owner: OwnerId, listener: Listener) -> Self {
+        Self {
+            from,
+            seat,
+            owner,
+            listener: Some(listener),
+        }
+    }
+
+    /// For the owner, which tells the session from now on: who hears what it tells.
+    ///
+    /// # Panics
+    ///
+    /// When called again.
+    pub(super) fn heard(&mut self) -> Listener {
+        self.listener
+            .take()
+            .expect("a join is heard once, by its handler")
+    }
+}
+
+impl Drop for Join {
+    /// An owner that ends with this in its mailbox lets nobody in any more.
+    fn drop(&mut self) {
+        if let Some(listener) = &self.listener {
+            listener.gone.do_send(OwnerGone {
+                owner: self.owner,
+                waiting: vec![self.from.session],
+            });
+        }
+    }
 }
 
 /// Takes a session out of the room. One that is not in is passed over.

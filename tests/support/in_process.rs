@@ -8,7 +8,7 @@ use tallyroom::{
     limits::Limits,
     model::Model,
     server,
-    socket::admission::Admission,
+    socket::{Transport, admission::Admission},
 };
 use tokio::sync::oneshot;
 
@@ -33,6 +33,7 @@ impl InProcess {
                 admission: Admission::default(),
                 page: Page::default(),
                 workers: 2,
+                transport: transport(),
             };
             let shutdown = async {
                 let _ = stopped.await;
@@ -72,5 +73,14 @@ impl Drop for InProcess {
             let _ = stop.send(());
         }
         self.thread.take();
+    }
+}
+
+/// The transport that the program is told by its environment, too: each behaviour is tested on both.
+fn transport() -> Transport {
+    match std::env::var("TALLYROOM_TRANSPORT").as_deref() {
+        Err(_) | Ok("direct") => Transport::Direct,
+        Ok("embedded") => Transport::Embedded,
+        Ok(other) => panic!("TALLYROOM_TRANSPORT={other}"),
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     rate::Rates,
     rejection::Rejection,
     rooms::{Acquire, Lease},
-    socket::{Sockets, admission::Denial, embedded::admission_request},
+    socket::{Sockets, admission::Denial, handshake::admission_request},
 };
 
 /// What the handlers share.
