@@ -201,7 +201,7 @@ impl Builder {
     pub fn connect(self) -> Result<Client, BuildError> {
         let address: Address = self.url.parse()?;
         let target = Target {
-            http: transport::client(&address, &Ended::default())?,
+            http: transport::client(address.is_secure(), &Ended::default())?,
             address,
             room: self.room.parse()?,
             max_message_bytes: self.max_message_bytes,

@@ -174,7 +174,8 @@ impl Driver {
     }
 }
 
-fn moment() -> Moment {
+/// The present moment.
+pub fn moment() -> Moment {
     let wall = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     Moment {
         monotonic: Instant::now(),
@@ -198,7 +199,7 @@ fn open(target: Rc<Target>, id: ClientId) -> LocalBoxFuture<'static, Opened> {
             max_message_bytes,
             ..
         } = &*target;
-        transport::open(http.clone(), address, room, id, *max_message_bytes).await
+        transport::open(http, &address.socket(room), id, *max_message_bytes).await
     })
 }
 

@@ -10,18 +10,20 @@ use actix_tls::connect::{
 use awc::{
     BoxedSocket, Connector,
     error::{ConnectError, SendRequestError, WsClientError},
-    http::{Uri, header},
-    ws::Codec,
+    http::{
+        Uri,
+        header::{self, HeaderValue},
+    },
+    ws::{Codec, WebsocketsRequest},
 };
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 
 use crate::{
     client::{
-        address::Address,
         machine::Loss,
         watched::{Ended, Watched},
     },
-    ids::{ClientId, RoomName},
+    ids::ClientId,
 };
 
 /// The subprotocol that is spoken, as it is named in a handshake.
@@ -38,28 +40,33 @@ pub enum TlsError {
     Setup(String),
 }
 
-/// Makes what sends requests to a server, one after the other; `ended` tells of the last connection.
+/// Makes what sends requests to a server; `ended` tells of the last connection, so who asks it sends them one after the
+/// other.
 ///
-/// It follows no redirects, and waits for an answer for as long as its caller does.
+/// It follows no redirects, and waits for an answer for as long as its caller does. What is written goes out at once.
 ///
 /// # Errors
 ///
-/// The address asks for TLS and this system trusts nobody.
-pub fn client(address: &Address, ended: &Ended) -> Result<awc::Client, TlsError> {
+/// TLS is asked for by `secure` and this system trusts nobody.
+pub fn client(secure: bool, ended: &Ended) -> Result<awc::Client, TlsError> {
     let ended = ended.clone();
     let tcp = TcpConnector::new(Resolver::default()).service();
     let watched = fn_service(move |asked: ConnectInfo<Uri>| {
         let (connecting, ended) = (tcp.call(asked), ended.clone());
         async move {
             let (io, asked) = connecting.await?.into_parts();
+            // Where the kernel does not know it, actions may wait a moment for each other.
+            let _ = io.set_nodelay(true);
             Ok(TcpConnection::new(asked, Watched::new(io, ended)))
         }
     });
     let mut connector = Connector::new()
         .connector(watched)
+        // An open socket counts for as long as it lives, so no number of them would do.
+        .limit(0)
         .timeout(CONNECT_WITHIN)
         .handshake_timeout(CONNECT_WITHIN);
-    if address.is_secure() {
+    if secure {
         connector = connector.rustls_0_23(Arc::new(tls()?));
     }
     let client = awc::Client::builder()
@@ -86,29 +93,48 @@ fn tls() -> Result<ClientConfig, TlsError> {
     Ok(config)
 }
 
-/// Opens a socket of a room as a client.
+/// Opens a room's socket at a URL as a client of `tallyroom.v1`.
 ///
 /// # Errors
 ///
 /// What the machine makes of it that there is none.
 pub async fn open(
-    http: awc::Client,
-    address: &Address,
-    room: &RoomName,
+    http: &awc::Client,
+    url: &str,
     client: ClientId,
     max_message_bytes: usize,
 ) -> Result<Framed<BoxedSocket, Codec>, Loss> {
     let tokens = [PROTOCOL.to_owned(), format!("client.{}", client.0)];
-    let request = http
-        .ws(address.socket(room))
-        .protocols(tokens)
-        .max_frame_size(max_message_bytes);
-    let (response, framed) = request.connect().await.map_err(|err| loss(&err))?;
-    let chosen = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
+    let request = http.ws(url).protocols(tokens);
+    let (chosen, framed) = shake_hands(request, max_message_bytes).await?;
     match chosen.is_some_and(|chosen| chosen == PROTOCOL) {
         true => Ok(framed),
         false => Err(Loss::Foreign),
     }
+}
+
+/// Opens a room's socket at a URL in the classic dialect, which has no subprotocol.
+///
+/// # Errors
+///
+/// As above.
+pub async fn open_classic(
+    http: &awc::Client,
+    url: &str,
+    max_message_bytes: usize,
+) -> Result<Framed<BoxedSocket, Codec>, Loss> {
+    let (_, framed) = shake_hands(http.ws(url), max_message_bytes).await?;
+    Ok(framed)
+}
+
+async fn shake_hands(
+    request: WebsocketsRequest,
+    max_message_bytes: usize,
+) -> Result<(Option<HeaderValue>, Framed<BoxedSocket, Codec>), Loss> {
+    let connecting = request.max_frame_size(max_message_bytes).connect();
+    let (response, framed) = connecting.await.map_err(|err| loss(&err))?;
+    let chosen = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
+    Ok((chosen.cloned(), framed))
 }
 
 fn loss(err: &WsClientError) -> Loss {

@@ -56,7 +56,7 @@ impl Server {
     pub fn new(remote: &Remote, patience: &Patience) -> Result<Self, Failure> {
         let ended = Ended::default();
         Ok(Self {
-            http: transport::client(&remote.url, &ended)?,
+            http: transport::client(remote.url.is_secure(), &ended)?,
             ended,
             address: remote.url.clone(),
             patience: patience.timeout.0,
