@@ -83,7 +83,7 @@ impl Breach {
     }
 }
 
-/// Reads messages out of a client's bytes.
+/// Reads messages out of a client's bytes, or a server's.
 ///
 /// Holds at most one message and its header, whatever a frame announces: as soon as more than the
 /// limit has come in, it is [`Breach::TooLarge`].
@@ -111,6 +111,15 @@ impl Reader {
             input: BytesMut::new(),
             borrowed: false,
             partial: None,
+        }
+    }
+
+    /// Reads what a server sends, whose frames have no mask, instead of a client's.
+    pub fn of_server(max_message: usize) -> Self {
+        let reader = Self::new(Some(max_message));
+        Self {
+            codec: reader.codec.client_mode(),
+            ..reader
         }
     }
 
@@ -297,6 +306,25 @@ mod tests {
             let wire = [frame(0x81, b"good"), bad].concat();
             let (messages, found) = read(&wire, wire.len());
             assert_eq!((messages.len(), found), (1, Some(breach)));
+        }
+    }
+
+    #[test]
+    fn a_servers_frames_have_no_mask_and_a_clients_have_one() {
+        let cases = [text("hello").to_vec(), frame(0x81, b"hello")];
+        for (of_server, good) in [(true, 0), (false, 1)] {
+            for (nth, wire) in cases.iter().enumerate() {
+                let mut reader = match of_server {
+                    true => Reader::of_server(1000),
+                    false => Reader::new(Some(1000)),
+                };
+                reader.push(wire[..].into());
+                let expected = match nth == good {
+                    true => Ok(Some(Message::Text("hello".into()))),
+                    false => Err(Breach::Protocol),
+                };
+                assert_eq!(reader.next_message(), expected, "{of_server} {nth}");
+            }
         }
     }
 

@@ -45,27 +45,77 @@ impl FromStr for Address {
     type Err = InvalidAddress;
 
     fn from_str(text: &str) -> Result<Self, InvalidAddress> {
-        let uri: Uri = text.parse().map_err(|_| InvalidAddress)?;
-        let secure = match uri.scheme_str() {
-            Some("http" | "ws") => false,
-            Some("https" | "wss") => true,
-            _ => return Err(InvalidAddress),
-        };
-        let authority = uri.authority().ok_or(InvalidAddress)?;
-        let host = uri.host().ok_or(InvalidAddress)?;
-        let behind = authority.as_str().strip_prefix(host).unwrap_or_default();
-        let is_port = |port: &str| port.parse::<u16>().is_ok();
-        let odd_port = !behind.is_empty() && !behind.strip_prefix(':').is_some_and(is_port);
-        // A name and password would be secrets in a URL, and nobody asks for them.
-        let user = authority.as_str().contains('@');
-        if host.is_empty() || user || odd_port || uri.query().is_some() {
+        let (uri, secure, authority) = parts(text).ok_or(InvalidAddress)?;
+        if uri.query().is_some() {
             return Err(InvalidAddress);
         }
         Ok(Self {
             secure,
-            authority: authority.to_string(),
+            authority,
             prefix: uri.path().trim_end_matches('/').to_owned(),
         })
+    }
+}
+
+/// A URL of HTTP or WebSocket, whether it asks for TLS, and its host and port.
+fn parts(text: &str) -> Option<(Uri, bool, String)> {
+    let uri: Uri = text.parse().ok()?;
+    let secure = match uri.scheme_str() {
+        Some("http" | "ws") => false,
+        Some("https" | "wss") => true,
+        _ => return None,
+    };
+    let authority = uri.authority()?.to_string();
+    let host = uri.host()?;
+    let behind = authority.strip_prefix(host).unwrap_or_default();
+    let is_port = |port: &str| port.parse::<u16>().is_ok();
+    let odd_port = !behind.is_empty() && !behind.strip_prefix(':').is_some_and(is_port);
+    // A name and password would be secrets in a URL, and nobody asks for them.
+    let user = authority.contains('@');
+    let good = !(host.is_empty() || user || odd_port);
+    good.then_some((uri, secure, authority))
+}
+
+/// The URL of one socket, taken as it is: of any server, with whatever path and query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketUrl {
+    secure: bool,
+    url: String,
+}
+
+/// The text is not the URL of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "allowed is the URL of a WebSocket, such as ws://localhost:6789/r/door or wss://example.org/ws"
+)]
+pub struct InvalidSocketUrl;
+
+impl SocketUrl {
+    /// Whether it is spoken to by TLS.
+    pub fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.url
+    }
+}
+
+impl FromStr for SocketUrl {
+    type Err = InvalidSocketUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSocketUrl> {
+        let (uri, secure, authority) = parts(text).ok_or(InvalidSocketUrl)?;
+        let scheme = if secure { "wss" } else { "ws" };
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let url = format!("{scheme}://{authority}{path}");
+        Ok(Self { secure, url })
+    }
+}
+
+impl fmt::Display for SocketUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
     }
 }
 
@@ -112,6 +162,35 @@ mod tests {
             "http://a b/",
         ] {
             assert_eq!(url.parse::<Address>(), Err(InvalidAddress), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_socket_may_be_at_any_path() {
+        for (text, url) in [
+            ("ws://localhost:6789/", "ws://localhost:6789/"),
+            ("http://localhost:6789", "ws://localhost:6789/"),
+            (
+                "https://example.org/ws/?room=a",
+                "wss://example.org/ws/?room=a",
+            ),
+            ("ws://[::1]:80/r/door", "ws://[::1]:80/r/door"),
+        ] {
+            let socket: SocketUrl = text.parse().unwrap();
+            assert_eq!(
+                (socket.as_str(), socket.is_secure()),
+                (url, url.starts_with("wss"))
+            );
+        }
+        for bad in [
+            "",
+            "localhost:6789",
+            "ftp://a/",
+            "ws://u:p@a/",
+            "ws://a:99999/",
+            "ws:///x",
+        ] {
+            assert_eq!(bad.parse::<SocketUrl>(), Err(InvalidSocketUrl), "{bad}");
         }
     }
 }
