@@ -1,6 +1,7 @@
 //! The commands beside serving. What they find goes to standard output, all else to standard error.
 
 mod action;
+mod bench;
 mod check;
 mod journal;
 mod report;
@@ -39,5 +40,6 @@ async fn dispatch(ask: Ask) -> Result<(), Failure> {
         Ask::Journal(args) => journal::journal(&args).await,
         Ask::Export(args) => transfer::export(&args).await,
         Ask::Import(args) => transfer::import(&args).await,
+        Ask::Bench(args) => bench::bench(&args).await,
     }
 }

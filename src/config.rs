@@ -1,5 +1,6 @@
 //! The command line: flags over `TALLYROOM_…` variables over defaults, checked before a port opens.
 
+pub mod bench;
 pub mod commands;
 pub mod values;
 

@@ -4,7 +4,7 @@ use clap::{ArgAction, Args, Subcommand};
 
 use crate::{
     client::Address,
-    config::values::Span,
+    config::{bench::BenchArgs, values::Span},
     ids::RoomName,
     model::counter::{MAX_STEP, MAX_VALUE},
 };
@@ -44,6 +44,8 @@ pub enum Ask {
     Export(ExportArgs),
     #[command(max_term_width = 100)]
     Import(ImportArgs),
+    #[command(max_term_width = 100)]
+    Bench(BenchArgs),
 }
 
 /// Which server is asked.

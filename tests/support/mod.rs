@@ -104,6 +104,10 @@ impl Server {
         self.port
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What the server printed on standard error so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
