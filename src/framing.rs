@@ -92,7 +92,7 @@ pub struct Reader {
     max_message: usize,
     input: BytesMut,
     borrowed: bool,
-    partial: Option<Partial>,
+    partial: Option<Box<Partial>>,
 }
 
 /// The beginning of a message that comes in several frames.
@@ -191,9 +191,10 @@ impl Reader {
         if !last {
             return Ok(None);
         }
-        let Some(Partial { text, payload }) = mem::take(&mut self.partial) else {
+        let Some(partial) = mem::take(&mut self.partial) else {
             return Ok(None);
         };
+        let Partial { text, payload } = *partial;
         let payload = payload.freeze();
         Ok(Some(match text {
             true => Message::Text(utf8(payload)?),
@@ -202,10 +203,10 @@ impl Reader {
     }
 
     fn begin(&mut self, text: bool, payload: Bytes) -> Bytes {
-        self.partial = Some(Partial {
+        self.partial = Some(Box::new(Partial {
             text,
             payload: BytesMut::new(),
-        });
+        }));
         payload
     }
 }

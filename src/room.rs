@@ -283,13 +283,17 @@ impl<M: Model> Room<M> {
     // Who is here.
 
     fn presence_changed(&mut self, ctx: &mut Context<Self>) {
-        match self.presence.change(self.audience.len(), Instant::now()) {
-            Tell::Now => self.tell_users(self.presence.count(), ctx),
+        let tell = self.presence.change(self.audience.len(), Instant::now());
+        self.tell_presence(tell, ctx);
+    }
+
+    fn tell_presence(&mut self, tell: Tell, ctx: &mut Context<Self>) {
+        match tell {
+            Tell::Now(count) => self.tell_users(count, ctx),
             Tell::After(wait) => {
                 ctx.run_later(wait, |room, ctx| {
-                    if let Some(count) = room.presence.due(Instant::now()) {
-                        room.tell_users(count, ctx);
-                    }
+                    let tell = room.presence.due(Instant::now());
+                    room.tell_presence(tell, ctx);
                 });
             }
             Tell::Not => {}

@@ -50,8 +50,8 @@ use crate::{
 pub enum Source {
     /// The embedded transport: from the payload of its request; it ends when the connection does.
     Payload(LocalBoxStream<'static, Bytes>),
-    /// The direct transport: from the connection that the link has, after what came with the handshake.
-    Wire { came: BytesMut, place: Place },
+    /// The direct transport: from the connection that the link has.
+    Wire(Place),
 }
 
 /// The close code of a session whose client has a newer one.
@@ -64,6 +64,8 @@ pub struct Opening<M: Model> {
     /// By it the session's frames go out.
     pub link: Rc<Link>,
     pub source: Source,
+    /// What came with the handshake; may be empty.
+    pub came: Bytes,
     pub limits: Arc<Limits>,
     pub room: RoomName,
     pub seat: Seat,
@@ -81,7 +83,6 @@ pub struct Session<M: Model> {
     worker: Rc<Worker>,
     leases: Rc<Leases<M>>,
     room: RoomName,
-    source: Option<Source>,
     reader: Reader,
     dialogue: Dialogue,
     member: Option<Member<M>>,
@@ -125,26 +126,22 @@ impl<M: Model> Session<M> {
             worker,
             leases,
             link,
-            mut source,
+            source,
+            came,
             limits,
             room,
             seat,
         } = opening;
         if let Seat::V1 { .. } = seat {
-            link.set_beat(framing::text(v1::BEAT));
+            link.set_beat(beat());
         }
         let mut reader = Reader::new(limits.max_message_bytes);
-        if let Source::Wire { came, .. } = &mut source
-            && !came.is_empty()
-        {
-            reader.push(mem::take(came));
-        }
+        reader.push(came.into());
         let session = Self {
             link,
             worker,
             leases,
             room,
-            source: Some(source),
             reader,
             dialogue: Dialogue::new(seat, &limits, Instant::now()),
             member: None,
@@ -153,12 +150,16 @@ impl<M: Model> Session<M> {
             phase: Phase::Live,
             paused_at: None,
         };
-        session.start();
+        Self::create(|ctx| {
+            // Not before the session is in its room, or it is known that it cannot be.
+            ctx.spawn(Serving { source });
+            session
+        });
     }
 
     // Entering.
 
-    fn enter(&mut self, lease: Result<Rc<Shared<M>>, AcquireError>, ctx: &mut Context<Self>) {
+    fn enter(&mut self, lease: Result<Rc<Shared<M>>, AcquireError>) {
         match lease {
             Ok(lease) => {
                 let from = self.origin();
@@ -175,9 +176,6 @@ impl<M: Model> Session<M> {
                 self.tell(&Rejection::new("overloaded", err.to_string()));
                 self.close(CloseCode::Again);
             }
-        }
-        if let Some(source) = self.source.take() {
-            ctx.spawn(Serving { source });
         }
     }
 
@@ -413,11 +411,11 @@ impl<M: Model> Actor for Session<M> {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         match self.leases.held(&self.room) {
-            Some(lease) => self.enter(Ok(lease), ctx),
+            Some(lease) => self.enter(Ok(lease)),
             None => {
                 let acquire = self.leases.clone().acquire(self.room.clone());
                 let acquire = acquire.into_actor(self);
-                ctx.wait(acquire.map(|lease, session, ctx| session.enter(lease, ctx)));
+                ctx.wait(acquire.map(|lease, session, _| session.enter(lease)));
             }
         }
     }
@@ -470,6 +468,14 @@ impl<M: Model> Drop for Member<M> {
     }
 }
 
+/// What a session of `tallyroom.v1` is sent in silence; one for all sessions of the thread.
+fn beat() -> Bytes {
+    thread_local! {
+        static BEAT: Bytes = framing::text(v1::BEAT);
+    }
+    BEAT.with(Bytes::clone)
+}
+
 /// Reads what comes from the client for as long as the session lives, and with the direct transport
 /// writes what waits for it.
 struct Serving {
@@ -484,7 +490,7 @@ impl Serving {
                 .as_mut()
                 .poll_next(task)
                 .map(|bytes| bytes.map(BytesMut::from)),
-            Source::Wire { .. } => poll_read(link, task).map(|read| read.ok().flatten()),
+            Source::Wire(_) => poll_read(link, task).map(|read| read.ok().flatten()),
         }
     }
 }

@@ -11,7 +11,7 @@ pub mod handshake;
 use std::sync::Arc;
 
 use actix::prelude::*;
-use actix_web::rt::time::timeout;
+use actix_web::{rt::time::timeout, web::Bytes};
 use uuid::Uuid;
 
 use self::admission::{Admission, Denial};
@@ -128,6 +128,7 @@ impl<M: Model> Sockets<M> {
             worker,
             leases,
             source,
+            came: Bytes::new(),
             limits: self.limits.clone(),
             room,
             seat,

@@ -31,7 +31,7 @@ use super::{Admitted, Sockets};
 use crate::{
     limits::{MAX_CLOSE_WAIT, MAX_DISCARDED},
     model::Model,
-    session::{Session, Source},
+    session::{Opening, Session, Source},
 };
 
 /// Stands in a request whose connection may be taken over: who is let in.
@@ -139,10 +139,13 @@ impl<M: Model> Sockets<M> {
         let mut parts = framed.into_parts();
         let head = h1::Message::Item((response.drop_body(), BodySize::None));
         parts.codec.encode(head, &mut parts.write_buf)?;
-        let came = parts.read_buf;
-        let opening = self.opening(room, seat, Source::Wire { came, place });
+        // Copied, since the HTTP server's buffers are larger than what is in them.
+        let opening = Opening {
+            came: Bytes::copy_from_slice(&parts.read_buf),
+            ..self.opening(room, seat, Source::Wire(place))
+        };
         opening.link.take_over(Box::new(parts.io));
-        opening.link.push(parts.write_buf.freeze());
+        opening.link.push(Bytes::copy_from_slice(&parts.write_buf));
         Session::start_on(opening);
         Ok(())
     }
