@@ -19,13 +19,17 @@ use std::{
 };
 
 use actix::{fut::ActorFuture, prelude::*};
+use actix_web::web::Bytes;
 use tokio::task::yield_now;
 
 use crate::{
     deliver::{Close, Deliver, Drain, Entered, OwnerGone},
+    framing,
     ids::{OwnerId, SessionId, WorkerId},
     limits::Limits,
     link::{Link, LocalRoom, News},
+    protocol::v1,
+    pulse::Tick,
 };
 
 /// How many deliveries may wait for a worker; past that each room merges its own.
@@ -105,6 +109,8 @@ impl Fanouts {
                 id: WorkerId(NEXT.fetch_add(1, Ordering::Relaxed)),
                 fanout: ctx.address(),
                 limits: limits.clone(),
+                start: Instant::now(),
+                beat: framing::text(v1::BEAT),
                 sessions: RefCell::default(),
                 rooms: RefCell::default(),
                 due: RefCell::default(),
@@ -137,6 +143,9 @@ pub struct Worker {
     id: WorkerId,
     fanout: Addr<Fanout>,
     limits: Arc<Limits>,
+    start: Instant,
+    /// What sessions of `tallyroom.v1` are sent in silence.
+    beat: Bytes,
     sessions: RefCell<HashMap<SessionId, Rc<Link>>>,
     rooms: RefCell<HashMap<OwnerId, Rc<LocalRoom>>>,
     /// Those for whom something waits, each once, and the fan-out's task, which sees to it.
@@ -148,6 +157,15 @@ pub struct Worker {
 impl Worker {
     pub fn id(&self) -> WorkerId {
         self.id
+    }
+
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
+    /// The time on this worker.
+    pub fn tick(&self, now: Instant) -> Tick {
+        Tick::new(self.start, now)
     }
 
     pub fn fanout(&self) -> &Addr<Fanout> {
@@ -169,7 +187,7 @@ impl Worker {
     pub fn connect(&self) -> Rc<Link> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = SessionId(NEXT.fetch_add(1, Ordering::Relaxed));
-        let link = Rc::new(Link::new(id, Instant::now()));
+        let link = Rc::new(Link::new(id, self.tick(Instant::now())));
         self.sessions.borrow_mut().insert(id, link.clone());
         link
     }
@@ -241,7 +259,7 @@ impl Worker {
 
     /// Sees to a few of those for whom something waits; whether there are more.
     fn flush_some(&self) -> bool {
-        let now = Instant::now();
+        let now = self.tick(Instant::now());
         for _ in 0..FLUSHES {
             let Some(link) = self.due.borrow_mut().pop_front() else {
                 return false;
@@ -267,9 +285,9 @@ impl Worker {
         }
     }
 
-    fn sweep(&self, now: Instant) {
+    fn sweep(&self, now: Tick) {
         for link in self.sessions.borrow().values() {
-            if link.sweep(now, &self.limits) {
+            if link.sweep(now, &self.limits, &self.beat) {
                 self.flush_soon(link);
             }
         }
@@ -295,7 +313,9 @@ impl Actor for Fanout {
             .min();
         let tick = shortest.unwrap_or(Duration::MAX) / 8;
         let tick = tick.clamp(Duration::from_millis(10), Duration::from_millis(500));
-        ctx.run_interval(tick, |fanout, _| fanout.worker.sweep(Instant::now()));
+        ctx.run_interval(tick, |Fanout { worker }, _| {
+            worker.sweep(worker.tick(Instant::now()));
+        });
         ctx.spawn(Flushing);
     }
 }

@@ -141,6 +141,11 @@ impl Reader {
         }
     }
 
+    /// Whether nothing has come in of a message.
+    pub fn is_idle(&self) -> bool {
+        self.input.is_empty() && self.partial.is_none()
+    }
+
     /// The next whole message, or `None` until more has come in.
     ///
     /// # Errors

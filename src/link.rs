@@ -7,10 +7,9 @@ mod wire;
 
 use std::{
     cell::{Cell, Ref, RefCell},
-    io, mem,
+    io,
     rc::Rc,
     task::{Context, Poll, Waker},
-    time::Instant,
 };
 
 use actix_web::web::{Bytes, BytesMut};
@@ -22,7 +21,7 @@ use crate::{
     ids::{OwnerId, SessionId},
     limits::Limits,
     outbox::{Outbox, Recent, States, UsersFrame},
-    pulse::{Alarm, Pulse},
+    pulse::{Alarm, Pulse, Tick},
 };
 
 /// What a session, its transport and the fan-out share.
@@ -32,23 +31,29 @@ pub struct Link {
     room: RefCell<Option<Rc<LocalRoom>>>,
     /// Where it is in the room's list.
     seat: Cell<usize>,
-    /// The connection, where the transport is the direct one.
-    wire: RefCell<Option<Wire>>,
+    transport: RefCell<Transport>,
     /// It stands in its worker's list of those to be written to.
     due: Cell<bool>,
     underway: Cell<Underway>,
     /// The number that the room takes next, as far as it said.
     next: Cell<u64>,
-    pulse: RefCell<Pulse>,
-    /// What it is sent so that its silence is no longer than a heartbeat.
-    beat: RefCell<Option<Bytes>>,
+    pulse: Cell<Pulse>,
+    /// Whether it is sent something in silence.
+    beats: Cell<bool>,
     listening: Cell<bool>,
     news: Cell<Option<News>>,
-    wake_at: Cell<Option<Instant>>,
+    wake_at: Cell<Option<Tick>>,
     left: Cell<bool>,
     ended: Cell<bool>,
     reader: RefCell<Option<Waker>>,
-    writer: RefCell<Option<Waker>>,
+}
+
+/// What carries the frames.
+enum Transport {
+    /// The embedded one: its task, where that waits for frames.
+    Embedded(Option<Waker>),
+    /// The direct one: the connection.
+    Direct(Wire),
 }
 
 /// What a session is told beside what its client is told; of what it has yet to hear, the later in
@@ -68,25 +73,24 @@ pub enum News {
 }
 
 impl Link {
-    pub fn new(id: SessionId, now: Instant) -> Self {
+    pub fn new(id: SessionId, now: Tick) -> Self {
         Self {
             id,
             outbox: RefCell::default(),
             room: RefCell::default(),
             seat: Cell::default(),
-            wire: RefCell::default(),
+            transport: RefCell::new(Transport::Embedded(None)),
             due: Cell::new(false),
             underway: Cell::default(),
             next: Cell::new(1),
-            pulse: RefCell::new(Pulse::new(now)),
-            beat: RefCell::default(),
+            pulse: Cell::new(Pulse::new(now)),
+            beats: Cell::new(false),
             listening: Cell::new(true),
             news: Cell::default(),
             wake_at: Cell::default(),
             left: Cell::new(false),
             ended: Cell::new(false),
             reader: RefCell::default(),
-            writer: RefCell::default(),
         }
     }
 
@@ -95,19 +99,17 @@ impl Link {
     }
 
     /// For the embedded transport: the next frames to write, or the end of the connection.
-    pub fn poll_frames(&self, task: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    pub fn poll_frames(&self, now: Tick, task: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if let Some(frames) = self.next_frames() {
-            let mut pulse = self.pulse.borrow_mut();
-            pulse.took(Instant::now());
-            if !framing::is_control(&frames) {
-                pulse.told(Instant::now());
-            }
+            self.took(now, !framing::is_control(&frames));
             return Poll::Ready(Some(frames));
         }
         if self.ended.get() {
             return Poll::Ready(None);
         }
-        remember(&self.writer, task);
+        if let Transport::Embedded(waker) = &mut *self.transport.borrow_mut() {
+            remember(waker, task);
+        }
         // A session that waits for everything to be taken goes on now.
         if self.wake_at.get().is_some() {
             self.wake_reader();
@@ -130,19 +132,21 @@ impl Link {
     /// For the direct transport: gives the connection, to which nothing is written before the session is
     /// in its room or [`Link::release`] is called.
     pub fn take_over(&self, io: Box<dyn Io>) {
-        *self.wire.borrow_mut() = Some(Wire::new(io));
+        *self.transport.borrow_mut() = Transport::Direct(Wire::new(io));
     }
 
     /// Whether the transport is the direct one.
     pub fn is_direct(&self) -> bool {
-        self.wire.borrow().is_some()
+        matches!(&*self.transport.borrow(), Transport::Direct(_))
     }
 
     /// For the direct transport: what waits may be written, in the room or not. Whether it waited for
     /// that.
     pub fn release(&self) -> bool {
-        let mut wire = self.wire.borrow_mut();
-        wire.as_mut().is_some_and(Wire::release)
+        match &mut *self.transport.borrow_mut() {
+            Transport::Direct(wire) => wire.release(),
+            Transport::Embedded(_) => false,
+        }
     }
 
     /// For the direct transport: reads what is there into the buffer, which is grown by that; 0 bytes at
@@ -152,16 +156,16 @@ impl Link {
         input: &mut BytesMut,
         task: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        match &mut *self.wire.borrow_mut() {
-            Some(wire) => wire.poll_read(input, task),
-            None => Poll::Ready(Ok(0)),
+        match &mut *self.transport.borrow_mut() {
+            Transport::Direct(wire) => wire.poll_read(input, task),
+            Transport::Embedded(_) => Poll::Ready(Ok(0)),
         }
     }
 
     /// For the direct transport: writes what waits, as far as the connection takes it. Where it takes no
     /// more, the task is woken when it does.
-    pub fn poll_write(&self, now: Instant, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(wire) = &mut *self.wire.borrow_mut() else {
+    pub fn poll_write(&self, now: Tick, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Transport::Direct(wire) = &mut *self.transport.borrow_mut() else {
             return Poll::Ready(Ok(()));
         };
         let mut outbox = self.outbox.borrow_mut();
@@ -169,19 +173,26 @@ impl Link {
         let mut recent = room.as_ref().map(|room| room.recent.borrow_mut());
         let (written, done) = wire.poll_write(&mut outbox, recent.as_deref_mut(), task);
         if written.bytes > 0 {
-            self.pulse.borrow_mut().took(now);
-        }
-        if written.message {
-            self.pulse.borrow_mut().told(now);
+            self.took(now, written.message);
         }
         done
+    }
+
+    /// The peer took something, perhaps a message.
+    fn took(&self, now: Tick, message: bool) {
+        let mut pulse = self.pulse.get();
+        pulse.took(now);
+        if message {
+            pulse.told(now);
+        }
+        self.pulse.set(pulse);
     }
 
     /// For the fan-out: what waits is written, by it where the transport is the direct one, else by the
     /// transport's task, which is woken.
     ///
     /// What the connection does not take the session's task writes when it does.
-    pub fn flush(&self, now: Instant) {
+    pub fn flush(&self, now: Tick) {
         self.due.set(false);
         if !self.is_direct() {
             self.wake_writer();
@@ -190,9 +201,10 @@ impl Link {
         }
     }
 
-    fn write(&self, now: Instant) -> io::Result<()> {
-        let blocked = |wire: &Wire| wire.is_blocked();
-        if self.wire.borrow().as_ref().is_some_and(blocked) {
+    fn write(&self, now: Tick) -> io::Result<()> {
+        if let Transport::Direct(wire) = &*self.transport.borrow()
+            && wire.is_blocked()
+        {
             return Ok(());
         }
         // A session that is woken already writes by itself.
@@ -227,9 +239,9 @@ impl Link {
         self.wake_writer();
     }
 
-    /// Sends these frames from now on whenever nothing else was sent for a heartbeat.
-    pub fn set_beat(&self, frames: Bytes) {
-        *self.beat.borrow_mut() = Some(frames);
+    /// Sends a sign of life from now on whenever nothing else was sent for a heartbeat.
+    pub fn beat(&self) {
+        self.beats.set(true);
     }
 
     /// Throws away what waits for this session alone and is not half written.
@@ -240,8 +252,10 @@ impl Link {
     /// The connection ends: the embedded transport's when what is its own is written.
     pub fn end(&self) {
         self.ended.set(true);
-        self.wire.take();
-        self.wake_writer();
+        match &mut *self.transport.borrow_mut() {
+            Transport::Embedded(waker) => wake(waker),
+            direct => *direct = Transport::Embedded(None),
+        }
     }
 
     /// Whether it left its room, perhaps before it was let in: nothing more of a room is for it.
@@ -266,8 +280,10 @@ impl Link {
     }
 
     /// The peer sent something.
-    pub fn heard(&self, now: Instant) {
-        self.pulse.borrow_mut().heard(now);
+    pub fn heard(&self, now: Tick) {
+        let mut pulse = self.pulse.get();
+        pulse.heard(now);
+        self.pulse.set(pulse);
     }
 
     /// Whether its socket is being read, so that silence is the peer's.
@@ -276,13 +292,13 @@ impl Link {
     }
 
     /// The session wants to be polled then, even if nothing happens; `None`: no more.
-    pub fn wake_reader_at(&self, at: Option<Instant>) {
+    pub fn wake_reader_at(&self, at: Option<Tick>) {
         self.wake_at.set(at);
     }
 
     /// For the session: what happened since it was polled last. Its task is woken by the next.
     pub fn poll_news(&self, task: &mut Context<'_>) -> Option<News> {
-        remember(&self.reader, task);
+        remember(&mut self.reader.borrow_mut(), task);
         self.news.take()
     }
 
@@ -312,32 +328,34 @@ impl Link {
 
     /// Looks whether something is due: an alarm, or the time that the session waits for. Whether
     /// something waits to be written because of that.
-    pub fn sweep(&self, now: Instant, limits: &Limits) -> bool {
+    pub fn sweep(&self, now: Tick, limits: &Limits, beat: &Bytes) -> bool {
         let held = self.release();
         let behind = self.is_behind();
         let listening = self.listening.get();
-        let mut pulse = self.pulse.borrow_mut();
+        let mut pulse = self.pulse.get();
         let alarm = pulse.check(now, behind, listening, limits);
-        let beat = !behind && pulse.beat_due(now, limits);
-        drop(pulse);
-        if beat && let Some(frame) = &*self.beat.borrow() {
-            self.push(frame.clone());
+        let beats = self.beats.get() && !behind && pulse.beat_due(now, limits);
+        self.pulse.set(pulse);
+        if beats {
+            self.push(beat.clone());
         }
         if let Some(alarm) = alarm {
             self.tell(News::Alarm(alarm));
         }
-        if self.wake_at.get().is_some_and(|at| at <= now) {
+        if self.wake_at.get().is_some_and(|at| at.is_past(now)) {
             self.wake_reader();
         }
-        held || beat
+        held || beats
     }
 
     fn wake_reader(&self) {
-        wake(&self.reader);
+        wake(&mut self.reader.borrow_mut());
     }
 
     fn wake_writer(&self) {
-        wake(&self.writer);
+        if let Transport::Embedded(waker) = &mut *self.transport.borrow_mut() {
+            wake(waker);
+        }
     }
 }
 
@@ -425,17 +443,16 @@ impl LocalRoom {
     }
 }
 
-fn remember(slot: &RefCell<Option<Waker>>, task: &Context<'_>) {
-    let mut slot = slot.borrow_mut();
-    match &*slot {
+fn remember(slot: &mut Option<Waker>, task: &Context<'_>) {
+    match slot {
         Some(waker) if waker.will_wake(task.waker()) => {}
         _ => *slot = Some(task.waker().clone()),
     }
 }
 
-fn wake(slot: &RefCell<Option<Waker>>) {
-    let waker = mem::take(&mut *slot.borrow_mut());
-    if let Some(waker) = waker {
+/// Waking only queues a task: nothing runs before this returns.
+fn wake(slot: &mut Option<Waker>) {
+    if let Some(waker) = slot.take() {
         waker.wake();
     }
 }

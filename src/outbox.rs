@@ -7,7 +7,7 @@
 mod frames;
 mod recent;
 
-use std::{collections::VecDeque, iter, mem};
+use std::{collections::VecDeque, iter};
 
 use bytes::{Buf, Bytes};
 
@@ -23,10 +23,10 @@ const OWN_FRAME_BYTES: usize = 96;
 /// What one session has yet to be sent.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// The rest of a frame whose beginning is written: nothing comes before it.
-    cut: Bytes,
     own: VecDeque<Bytes>,
     own_bytes: usize,
+    /// The first of its own is the rest of a frame whose beginning is written: nothing comes before it.
+    is_cut: bool,
     /// Where it is in what the room tells; `None` while it is not in.
     cursor: Option<Cursor>,
 }
@@ -54,8 +54,10 @@ impl Outbox {
 
     /// Throws its own frames away, but for one that is cut.
     pub fn clear_own(&mut self) {
+        let cut = self.pop_own().filter(|_| self.is_cut);
         self.own = VecDeque::new();
         self.own_bytes = 0;
+        cut.into_iter().for_each(|cut| self.push_own(cut));
     }
 
     /// Bytes of frames for this session alone, and what it takes to keep them.
@@ -67,14 +69,11 @@ impl Outbox {
     pub fn is_behind(&self, recent: Option<&Recent>) -> bool {
         let in_room = self.cursor.as_ref().zip(recent);
         let behind = in_room.is_some_and(|(cursor, recent)| recent.is_behind(cursor));
-        behind || !self.own.is_empty() || !self.cut.is_empty()
+        behind || !self.own.is_empty()
     }
 
     /// Takes the next frames: its own, then what the room tells everybody, in order.
     pub fn next(&mut self, recent: Option<&mut Recent>) -> Option<Bytes> {
-        if !self.cut.is_empty() {
-            return Some(mem::take(&mut self.cut));
-        }
         if let Some(frame) = self.pop_own() {
             return Some(frame);
         }
@@ -95,8 +94,7 @@ impl Outbox {
             let (cursor, recent) = in_room.as_mut()?;
             recent.next(cursor).map(|piece| piece.rest())
         });
-        let cut = iter::once(&self.cut).filter(|cut| !cut.is_empty());
-        cut.chain(&self.own).map(|frame| &frame[..]).chain(of_room)
+        self.own.iter().map(|frame| &frame[..]).chain(of_room)
     }
 
     /// So many bytes of what is upcoming are written; 0 where nothing is.
@@ -104,47 +102,53 @@ impl Outbox {
     /// A frame that is cut by that is finished before anything else; what comes behind it may still be
     /// conflated.
     pub fn wrote(&mut self, recent: Option<&mut Recent>, mut bytes: usize) {
-        let of_cut = bytes.min(self.cut.len());
-        if of_cut > 0 {
-            self.cut.advance(of_cut);
-            bytes -= of_cut;
-            if self.cut.is_empty() {
-                self.cut = Bytes::new();
-            }
-        }
         while bytes > 0
             && let Some(mut frame) = self.pop_own()
         {
             let of_frame = bytes.min(frame.len());
             bytes -= of_frame;
             frame.advance(of_frame);
-            if !frame.is_empty() {
-                self.cut = frame;
+            self.is_cut = !frame.is_empty();
+            if self.is_cut {
+                self.own_bytes += frame.len() + OWN_FRAME_BYTES;
+                self.own.push_front(frame);
             }
         }
-        if let Some((cursor, recent)) = self.cursor.as_mut().zip(recent) {
-            let before = *cursor;
-            loop {
-                let mut after = *cursor;
-                match recent.next(&mut after) {
-                    // What need not be told is passed over, too.
-                    None => {
-                        *cursor = after;
-                        break;
+        let cut = self.wrote_of_room(recent, bytes);
+        if !cut.is_empty() {
+            self.push_own(cut);
+            self.is_cut = true;
+        }
+    }
+
+    /// The same of what the room tells; gives the rest of the frame that is cut.
+    fn wrote_of_room(&mut self, recent: Option<&mut Recent>, mut bytes: usize) -> Bytes {
+        let mut cut = Bytes::new();
+        let Some((cursor, recent)) = self.cursor.as_mut().zip(recent) else {
+            return cut;
+        };
+        let before = *cursor;
+        loop {
+            let mut after = *cursor;
+            match recent.next(&mut after) {
+                // What need not be told is passed over, too.
+                None => {
+                    *cursor = after;
+                    break;
+                }
+                Some(_) if bytes == 0 => break,
+                Some(piece) => {
+                    let len = piece.rest().len();
+                    if bytes < len {
+                        cut = after.cut(piece, bytes);
                     }
-                    Some(_) if bytes == 0 => break,
-                    Some(piece) => {
-                        let len = piece.rest().len();
-                        if bytes < len {
-                            self.cut = after.cut(piece, bytes);
-                        }
-                        *cursor = after;
-                        bytes = bytes.saturating_sub(len);
-                    }
+                    *cursor = after;
+                    bytes = bytes.saturating_sub(len);
                 }
             }
-            recent.take(&before, cursor);
         }
+        recent.take(&before, cursor);
+        cut
     }
 
     fn pop_own(&mut self) -> Option<Bytes> {

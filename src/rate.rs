@@ -12,37 +12,42 @@ use std::{
 /// generic cell rate algorithm, ITU-T I.371), so that it is one number, whatever the rate.
 #[derive(Debug)]
 pub struct Rate {
-    interval: Duration,
-    burst: Duration,
+    /// A second.
+    rate: u32,
     full_at: Instant,
 }
 
 impl Rate {
     /// `rate` is in actions a second; 0 counts as 1.
     pub fn new(rate: u32, now: Instant) -> Self {
-        let interval = Duration::from_secs(1) / rate.max(1);
-        Self {
-            interval,
-            burst: interval * rate.max(1),
-            full_at: now,
-        }
+        let rate = rate.max(1);
+        Self { rate, full_at: now }
+    }
+
+    /// How many pass in a second.
+    pub fn a_second(&self) -> u32 {
+        self.rate
     }
 
     /// How long each one counts.
     pub fn interval(&self) -> Duration {
-        self.interval
+        Duration::from_secs(1) / self.rate
+    }
+
+    fn burst(&self) -> Duration {
+        self.interval() * self.rate
     }
 
     /// How long it takes until one more may pass.
     pub fn wait(&self, now: Instant) -> Duration {
-        let full_at = self.full_at.max(now) + self.interval;
-        full_at.duration_since(now).saturating_sub(self.burst)
+        let full_at = self.full_at.max(now) + self.interval();
+        full_at.duration_since(now).saturating_sub(self.burst())
     }
 
     /// Whether one more may pass now; what may not is not counted.
     pub fn allows(&mut self, now: Instant) -> bool {
-        let full_at = self.full_at.max(now) + self.interval;
-        let fits = full_at.duration_since(now) <= self.burst;
+        let full_at = self.full_at.max(now) + self.interval();
+        let fits = full_at.duration_since(now) <= self.burst();
         if fits {
             self.full_at = full_at;
         }

@@ -11,7 +11,6 @@ use std::{
     io, mem,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
     task::{Context as TaskContext, Poll},
     time::{Duration, Instant},
 };
@@ -28,14 +27,14 @@ use crate::{
     deliver::Underway,
     fanout::Worker,
     framing::{self, Message as Input, Reader},
-    ids::RoomName,
+    ids::{RoomName, SessionId},
     limits::{
-        Limits, MAX_ACTIONS_UNDERWAY, MAX_BYTES_UNDERWAY, MAX_CLOSE_WAIT, MAX_DISCARDED, MAX_FLUSH,
+        MAX_ACTIONS_UNDERWAY, MAX_BYTES_UNDERWAY, MAX_CLOSE_WAIT, MAX_DISCARDED, MAX_FLUSH,
         MAX_OWN_BYTES, MAX_READ_PAUSE,
     },
     link::{Link, News},
     model::Model,
-    protocol::{self, v1},
+    protocol,
     pulse::Alarm,
     rejection::Rejection,
     replica::Asked,
@@ -66,7 +65,6 @@ pub struct Opening<M: Model> {
     pub source: Source,
     /// What came with the handshake; may be empty.
     pub came: Bytes,
-    pub limits: Arc<Limits>,
     pub room: RoomName,
     pub seat: Seat,
 }
@@ -81,9 +79,8 @@ const READ: usize = 32 * 1024;
 pub struct Session<M: Model> {
     link: Rc<Link>,
     worker: Rc<Worker>,
-    leases: Rc<Leases<M>>,
-    room: RoomName,
-    reader: Reader,
+    /// While something has come in and is not read.
+    reader: Option<Box<Reader>>,
     dialogue: Dialogue,
     member: Option<Member<M>>,
     /// Actions read and not yet submitted, and the bytes of their messages.
@@ -128,30 +125,35 @@ impl<M: Model> Session<M> {
             link,
             source,
             came,
-            limits,
             room,
             seat,
         } = opening;
         if let Seat::V1 { .. } = seat {
-            link.set_beat(beat());
+            link.beat();
         }
-        let mut reader = Reader::new(limits.max_message_bytes);
-        reader.push(came.into());
-        let session = Self {
+        let mut session = Self {
+            dialogue: Dialogue::new(seat, worker.limits(), Instant::now()),
             link,
             worker,
-            leases,
-            room,
-            reader,
-            dialogue: Dialogue::new(seat, &limits, Instant::now()),
+            reader: None,
             member: None,
             read: Vec::new(),
             read_bytes: 0,
             phase: Phase::Live,
             paused_at: None,
         };
+        if !came.is_empty() {
+            session.reader().push(came.into());
+        }
         Self::create(|ctx| {
-            // Not before the session is in its room, or it is known that it cannot be.
+            match leases.held(&room) {
+                Some(lease) => session.enter(Ok(lease)),
+                None => {
+                    // Nothing is read before it is in its room, or known that it cannot be.
+                    let acquire = leases.acquire(room).into_actor(&session);
+                    ctx.wait(acquire.map(|lease, session, _| session.enter(lease)));
+                }
+            }
             ctx.spawn(Serving { source });
             session
         });
@@ -166,10 +168,8 @@ impl<M: Model> Session<M> {
                 let join = Join::new(from, self.dialogue.seat(), lease.owner(), self.listener());
                 // One for each session: the mailbox is bounded by them.
                 lease.room().do_send(join);
-                self.member = Some(Member {
-                    lease,
-                    origin: from,
-                });
+                let session = from.session;
+                self.member = Some(Member { lease, session });
             }
             Err(AcquireError::Gone) => self.close(CloseCode::Error),
             Err(err) => {
@@ -181,14 +181,27 @@ impl<M: Model> Session<M> {
 
     // Reading.
 
+    fn reader(&mut self) -> &mut Reader {
+        let max_message = self.worker.limits().max_message_bytes;
+        let new = || Box::new(Reader::new(max_message));
+        self.reader.get_or_insert_with(new)
+    }
+
     /// Takes what is in the reader until it may take no more.
     fn take_messages(&mut self, now: Instant) {
         while self.may_take(now) {
-            match self.reader.next_message() {
+            let Some(reader) = &mut self.reader else {
+                break;
+            };
+            match reader.next_message() {
                 Ok(Some(message)) => self.take(message, now),
-                Ok(None) => break,
+                Ok(None) => {
+                    // An idle session has none.
+                    self.reader.take_if(|reader| reader.is_idle());
+                    break;
+                }
                 Err(breach) => {
-                    log::debug!("room {}: a session is closed: {breach:?}", self.room);
+                    log::debug!("{}: a session is closed: {breach:?}", self.room());
                     self.close(breach.close_code());
                     if let Phase::Closing { until } = self.phase {
                         self.phase = Phase::Discarding { until, bytes: 0 };
@@ -272,7 +285,7 @@ impl<M: Model> Session<M> {
             | Phase::Parting { .. }
             | Phase::Over => false,
             Phase::Live if self.link.own_bytes() >= MAX_OWN_BYTES => {
-                self.link.wake_reader_at(Some(now + MAX_READ_PAUSE));
+                self.wake_at(now + MAX_READ_PAUSE);
                 false
             }
             Phase::Live if self.room_takes_more() => {
@@ -284,8 +297,7 @@ impl<M: Model> Session<M> {
                 let until = paused_at + MAX_READ_PAUSE;
                 // What is committed for others wakes nobody here.
                 let look_again = self.server_is_full().then_some(now + LOOK_AGAIN);
-                self.link
-                    .wake_reader_at(Some(look_again.map_or(until, |soon| soon.min(until))));
+                self.wake_at(look_again.map_or(until, |soon| soon.min(until)));
                 self.paused_for_too_long(now)
             }
         }
@@ -296,7 +308,7 @@ impl<M: Model> Session<M> {
     }
 
     fn receive(&mut self, input: BytesMut, now: Instant) {
-        self.link.heard(now);
+        self.link.heard(self.worker.tick(now));
         match &mut self.phase {
             Phase::Discarding { bytes, .. } => {
                 *bytes += input.len();
@@ -304,7 +316,7 @@ impl<M: Model> Session<M> {
                     self.part(now);
                 }
             }
-            _ => self.reader.push(input),
+            _ => self.reader().push(input),
         }
     }
 
@@ -314,11 +326,11 @@ impl<M: Model> Session<M> {
         match news {
             News::Alarm(Alarm::Ping) => self.link.push(framing::ping()),
             News::Alarm(Alarm::Silent) => {
-                log::debug!("room {}: a session is silent and taken as gone", self.room);
+                log::debug!("{}: a session is silent and taken as gone", self.room());
                 self.phase = Phase::Over;
             }
             News::Alarm(Alarm::Slow) => {
-                log::debug!("room {}: a session takes nothing and is dropped", self.room);
+                log::debug!("{}: a session takes nothing and is dropped", self.room());
                 self.link.clear();
                 self.close(CloseCode::Again);
                 // What it does not take at once it does not take.
@@ -340,19 +352,19 @@ impl<M: Model> Session<M> {
     /// Goes on with ending as far as it can.
     fn advance(&mut self, now: Instant) {
         if let Phase::Flushing { until } = self.phase {
-            self.link.wake_reader_at(Some(until));
+            self.wake_at(until);
             if now >= until || !self.link.is_behind() {
                 self.close(CloseCode::Restart);
             }
         }
         if let Phase::Closing { until } | Phase::Discarding { until, .. } = self.phase {
-            self.link.wake_reader_at(Some(until));
+            self.wake_at(until);
             if now >= until {
                 self.phase = Phase::Over;
             }
         }
         if let Phase::Parting { until } = self.phase {
-            self.link.wake_reader_at(Some(until));
+            self.wake_at(until);
             // The body of the embedded transport goes on by itself.
             if now >= until || !self.link.is_direct() || !self.link.is_behind() {
                 self.phase = Phase::Over;
@@ -362,9 +374,15 @@ impl<M: Model> Session<M> {
 
     /// With the direct transport: writes what waits.
     fn poll_write(&mut self, now: Instant, task: &mut TaskContext<'_>) {
+        let now = self.worker.tick(now);
         if let Poll::Ready(Err(_)) = self.link.poll_write(now, task) {
             self.phase = Phase::Over;
         }
+    }
+
+    /// Goes on then, even if nothing happens.
+    fn wake_at(&self, at: Instant) {
+        self.link.wake_reader_at(Some(self.worker.tick(at)));
     }
 
     /// Ends when what is its own is taken.
@@ -400,6 +418,14 @@ impl<M: Model> Session<M> {
         self.member = None;
     }
 
+    /// Which room it is in, for the log.
+    fn room(&self) -> String {
+        match &self.member {
+            Some(member) => format!("room {}", member.lease.name()),
+            None => "no room".to_owned(),
+        }
+    }
+
     fn tell(&mut self, refused: &Rejection) {
         let json = self.dialogue.error(refused);
         self.link.push(framing::text(&json));
@@ -408,17 +434,6 @@ impl<M: Model> Session<M> {
 
 impl<M: Model> Actor for Session<M> {
     type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        match self.leases.held(&self.room) {
-            Some(lease) => self.enter(Ok(lease)),
-            None => {
-                let acquire = self.leases.clone().acquire(self.room.clone());
-                let acquire = acquire.into_actor(self);
-                ctx.wait(acquire.map(|lease, session, _| session.enter(lease)));
-            }
-        }
-    }
 }
 
 impl<M: Model> Session<M> {
@@ -448,14 +463,21 @@ impl<M: Model> Drop for Session<M> {
 /// A session's place in a room: dropping it leaves the room.
 struct Member<M: Model> {
     lease: Rc<Shared<M>>,
-    origin: Origin,
+    session: SessionId,
 }
 
 impl<M: Model> Member<M> {
+    fn origin(&self) -> Origin {
+        Origin {
+            worker: self.lease.worker(),
+            session: self.session,
+        }
+    }
+
     fn submit(&self, actions: Vec<(Asked<M::Action>, usize)>, bytes: usize) {
         // The mailbox is bounded by what each session may have underway, and all of them may.
         self.lease.room().do_send(Submit {
-            from: self.origin,
+            from: self.origin(),
             waits: self.lease.waiting().count(actions.len(), bytes),
             actions,
         });
@@ -464,16 +486,8 @@ impl<M: Model> Member<M> {
 
 impl<M: Model> Drop for Member<M> {
     fn drop(&mut self) {
-        self.lease.room().do_send(Leave(self.origin));
+        self.lease.room().do_send(Leave(self.origin()));
     }
-}
-
-/// What a session of `tallyroom.v1` is sent in silence; one for all sessions of the thread.
-fn beat() -> Bytes {
-    thread_local! {
-        static BEAT: Bytes = framing::text(v1::BEAT);
-    }
-    BEAT.with(Bytes::clone)
 }
 
 /// Reads what comes from the client for as long as the session lives, and with the direct transport
@@ -533,7 +547,9 @@ impl<M: Model> ActorFuture<Session<M>> for Serving {
             let listening = session.may_read(now);
             session.link.set_listening(listening);
             if !listening {
-                session.reader.let_go();
+                if let Some(reader) = &mut session.reader {
+                    reader.let_go();
+                }
                 return Poll::Pending;
             }
             match self.poll_read(&session.link, task) {

@@ -122,14 +122,13 @@ impl<M: Model> Sockets<M> {
     /// sent has an effect before it is started.
     fn opening(&self, room: RoomName, seat: Seat, source: Source) -> Opening<M> {
         let worker = self.fanouts.worker(&self.limits);
-        let leases = worker.keep(|| Leases::new(self.rooms.clone()));
+        let leases = worker.keep(|| Leases::new(worker.id(), self.rooms.clone()));
         Opening {
             link: worker.connect(),
             worker,
             leases,
             source,
             came: Bytes::new(),
-            limits: self.limits.clone(),
             room,
             seat,
         }

@@ -50,8 +50,8 @@ pub struct Cursor {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// The next chunk, and how much of it is taken.
-    Every { chunk: u64, taken: usize },
+    /// The next chunk, and how many bytes of it are taken.
+    Every { chunk: u64, taken: u32 },
     /// The version of the newest state that it was given.
     Newest(u64),
 }
@@ -179,12 +179,7 @@ impl Recent {
         piece.or_else(|| self.next_users(cursor))
     }
 
-    fn next_of_every(
-        &self,
-        mut chunk: u64,
-        taken: usize,
-        cursor: &mut Cursor,
-    ) -> Option<Piece<'_>> {
+    fn next_of_every(&self, mut chunk: u64, taken: u32, cursor: &mut Cursor) -> Option<Piece<'_>> {
         let mut taken = taken;
         if chunk < self.first {
             (chunk, taken) = (self.end(), 0);
@@ -204,7 +199,7 @@ impl Recent {
             }
             return Some(Piece {
                 frames: &next.frames,
-                taken,
+                taken: taken as usize,
                 lasts: true,
             });
         }
@@ -305,18 +300,21 @@ impl Cursor {
     pub fn cut(&mut self, piece: Piece<'_>, written: usize) -> Bytes {
         let rest = piece.rest();
         let end = frame_end(rest, written);
-        if end == rest.len() && piece.taken == 0 && frame_end(rest, 1) == end {
+        if piece.taken == 0 && end == rest.len() && frame_end(rest, 1) == end {
+            // The piece is one frame.
             return piece.frames.slice(written..);
         }
-        if let (Place::Every { chunk, .. }, true, true) =
-            (&mut self.place, piece.lasts, end < rest.len())
-        {
-            self.place = Place::Every {
-                chunk: *chunk - 1,
-                taken: piece.taken + end,
-            };
+        let Place::Every { chunk, .. } = self.place else {
+            return Bytes::copy_from_slice(&rest[written..]);
+        };
+        match u32::try_from(piece.taken + end) {
+            Ok(taken) if piece.lasts && end < rest.len() => {
+                let chunk = chunk - 1;
+                self.place = Place::Every { chunk, taken };
+                Bytes::copy_from_slice(&rest[written..end])
+            }
+            _ => Bytes::copy_from_slice(&rest[written..]),
         }
-        Bytes::copy_from_slice(&rest[written..end])
     }
 }
 

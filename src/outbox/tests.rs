@@ -335,7 +335,11 @@ fn a_frame_that_is_cut_is_finished_first_and_what_is_behind_it_may_be_passed_ove
     let mut outbox = enter(&mut recent);
     recent.push_states(framed(0..100, 10));
     outbox.wrote(Some(&mut recent), 12 + 5);
-    assert_eq!(&outbox.cut[..], [1; 7], "and nothing else is kept alive");
+    assert_eq!(
+        outbox.own,
+        [[1; 7].to_vec()],
+        "and nothing else is kept alive"
+    );
     // A pong waits until the frame is whole; the states that nobody took are gone by then.
     outbox.push_own(frame(b'p', 1).into());
     for _ in 0..=MAX_EVENTS_BEHIND {
@@ -352,7 +356,7 @@ fn between_two_frames_of_a_chunk_nothing_is_cut() {
     let mut outbox = enter(&mut recent);
     recent.push_states(framed(0..3, 10));
     outbox.wrote(Some(&mut recent), 12);
-    assert!(outbox.cut.is_empty() && outbox.is_behind(Some(&recent)));
+    assert!(outbox.own.is_empty() && outbox.is_behind(Some(&recent)));
     outbox.push_own(frame(b'p', 1).into());
     let told = read(&write(&mut outbox, &mut recent, usize::MAX));
     assert_eq!(told, [(b'p', 1), (1, 10), (2, 10)]);
@@ -368,4 +372,21 @@ fn one_that_leaves_in_the_middle_of_a_chunk_keeps_nothing() {
     outbox.leave(&mut recent);
     assert!(recent.is_empty());
     assert_eq!(outbox.upcoming(None).flatten().count(), 11);
+}
+
+#[test]
+fn what_is_thrown_away_is_not_what_is_half_written() {
+    let mut outbox = Outbox::default();
+    outbox.push_own(frame(b'a', 10).into());
+    outbox.push_own(frame(b'b', 10).into());
+    outbox.wrote(None, 5);
+    outbox.clear_own();
+    outbox.push_own(frame(b'c', 1).into());
+    let rest = write(&mut outbox, &mut Recent::new(None), usize::MAX);
+    assert_eq!(rest[..7], [b'a'; 7]);
+    assert_eq!(read(&rest[7..]), [(b'c', 1)]);
+    assert_eq!(outbox.own_bytes(), 0);
+    outbox.push_own(frame(b'd', 10).into());
+    outbox.clear_own();
+    assert!(!outbox.is_behind(None));
 }

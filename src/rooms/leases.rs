@@ -8,10 +8,14 @@ use std::{cell::RefCell, collections::HashMap, ops::Deref, rc::Rc, rc::Weak};
 use actix::prelude::*;
 
 use super::{Acquire, AcquireError, Lease, Rooms};
-use crate::{ids::RoomName, model::Model};
+use crate::{
+    ids::{RoomName, WorkerId},
+    model::Model,
+};
 
 /// The shared leases of one worker.
 pub struct Leases<M: Model> {
+    worker: WorkerId,
     rooms: Addr<Rooms<M>>,
     held: RefCell<HashMap<RoomName, Weak<Shared<M>>>>,
 }
@@ -23,8 +27,9 @@ pub struct Shared<M: Model> {
 }
 
 impl<M: Model> Leases<M> {
-    pub fn new(rooms: Addr<Rooms<M>>) -> Self {
+    pub fn new(worker: WorkerId, rooms: Addr<Rooms<M>>) -> Self {
         Self {
+            worker,
             rooms,
             held: RefCell::default(),
         }
@@ -53,6 +58,13 @@ impl<M: Model> Leases<M> {
         let mut held = self.held.borrow_mut();
         held.insert(room, Rc::downgrade(&shared));
         Ok(shared)
+    }
+}
+
+impl<M: Model> Shared<M> {
+    /// Whose sessions share it.
+    pub fn worker(&self) -> WorkerId {
+        self.leases.worker
     }
 }
 

@@ -34,8 +34,6 @@ pub struct Overloaded {
 pub struct Dialogue {
     seat: Seat,
     rate: Option<Rate>,
-    /// In actions a second.
-    limit: u32,
     /// Until then the client was asked to wait.
     hold_until: Option<Instant>,
 }
@@ -45,7 +43,6 @@ impl Dialogue {
         Self {
             seat,
             rate: limits.session_rate.map(|rate| Rate::new(rate, now)),
-            limit: limits.session_rate.unwrap_or(0),
             hold_until: None,
         }
     }
@@ -134,7 +131,7 @@ impl Dialogue {
     }
 
     fn rate_limited(&self) -> Rejection {
-        let rate = self.limit;
+        let rate = self.rate.as_ref().map_or(0, Rate::a_second);
         let message =
             format!("more than {rate} actions a second (--session-rate); the action was not taken");
         Rejection::new("rate_limited", message)

@@ -8,6 +8,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use actix_http::body::{BodySize, MessageBody};
@@ -17,6 +18,7 @@ use futures_util::StreamExt;
 use super::{Admitted, Sockets};
 use crate::{
     connections::Place,
+    fanout::Worker,
     link::Link,
     model::Model,
     session::{Session, Source},
@@ -30,6 +32,7 @@ impl<M: Model> Sockets<M> {
         let opening = self.opening(room, seat, Source::Payload(payload.boxed_local()));
         let body = Frames {
             link: opening.link.clone(),
+            worker: opening.worker.clone(),
             _place: place,
         };
         Session::start_on(opening);
@@ -40,6 +43,7 @@ impl<M: Model> Sockets<M> {
 /// What a session is sent, until it ends.
 pub struct Frames {
     link: Rc<Link>,
+    worker: Rc<Worker>,
     _place: Place,
 }
 
@@ -54,7 +58,10 @@ impl MessageBody for Frames {
         self: Pin<&mut Self>,
         task: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        self.link.poll_frames(task).map(|frames| frames.map(Ok))
+        let now = self.worker.tick(Instant::now());
+        self.link
+            .poll_frames(now, task)
+            .map(|frames| frames.map(Ok))
     }
 }
 
