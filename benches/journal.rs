@@ -9,7 +9,7 @@
 mod device;
 #[path = "journal/load.rs"]
 mod load;
-#[path = "journal/server.rs"]
+#[path = "support/server.rs"]
 mod server;
 
 use std::{path::Path, process::ExitCode, time::Duration};

@@ -1,12 +1,19 @@
-//! The program that is measured.
+//! The program that is measured, and what it takes of the machine.
+
+// Each benchmark is a program of its own and uses a part of this.
+#![allow(dead_code)]
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
     thread,
+    time::Duration,
 };
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_tallyroom");
 
 /// Killed when it is dropped.
 pub struct Server {
@@ -16,17 +23,20 @@ pub struct Server {
 
 impl Server {
     pub fn on_disk(folder: &Path) -> Self {
-        Self::start(&format!("disk:{}", folder.join("data").display()))
+        Self::start(&[
+            "--store",
+            &format!("disk:{}", folder.join("data").display()),
+        ])
     }
 
     pub fn in_memory() -> Self {
-        Self::start("memory")
+        Self::start(&["--store", "memory"])
     }
 
-    fn start(store: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tallyroom"))
+    pub fn start(flags: &[&str]) -> Self {
+        let mut child = Command::new(PROGRAM)
             .args(["--listen", "127.0.0.1:0", "--session-rate", "0"])
-            .args(["--store", store])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -50,6 +60,28 @@ impl Server {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How much processor time its threads have had.
+    pub fn cpu(&self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let nanos = tasks.flatten().filter_map(|task| {
+            let spent = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            spent.split(' ').next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(nanos.sum())
+    }
+
+    /// Bytes of memory that it has resident.
+    pub fn resident(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|kib| kib.trim().strip_suffix(" kB"));
+        1024 * kib.unwrap().parse::<usize>().unwrap()
     }
 
     /// The revision of the room `main`.
