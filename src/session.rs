@@ -5,10 +5,11 @@
 //! transport empties. Every way that it can end drops its `Member`, which takes it out of the room.
 
 mod dialogue;
+mod member;
+mod source;
 
 use std::{
-    cell::RefCell,
-    io, mem,
+    mem,
     pin::Pin,
     rc::Rc,
     task::{Context as TaskContext, Poll},
@@ -18,16 +19,18 @@ use std::{
 use actix::{fut::ActorFuture, prelude::*};
 use actix_web::web::{Bytes, BytesMut};
 use actix_ws::CloseCode;
-use futures_util::stream::LocalBoxStream;
 use uuid::Uuid;
 
-use self::dialogue::{Dialogue, Overloaded};
+pub use self::source::Source;
+use self::{
+    dialogue::{Dialogue, Overloaded},
+    member::Member,
+};
 use crate::{
-    connections::Place,
     deliver::Underway,
     fanout::Worker,
     framing::{self, Message as Input, Reader},
-    ids::{RoomName, SessionId},
+    ids::RoomName,
     limits::{
         MAX_ACTIONS_UNDERWAY, MAX_BYTES_UNDERWAY, MAX_CLOSE_WAIT, MAX_DISCARDED, MAX_FLUSH,
         MAX_OWN_BYTES, MAX_READ_PAUSE,
@@ -38,20 +41,12 @@ use crate::{
     pulse::Alarm,
     rejection::Rejection,
     replica::Asked,
-    room::{Join, Leave, Listener, Origin, Seat, Submit},
+    room::{Join, Listener, Origin, Seat},
     rooms::{
         AcquireError,
         leases::{Leases, Shared},
     },
 };
-
-/// Whence comes what a client sends.
-pub enum Source {
-    /// The embedded transport: from the payload of its request; it ends when the connection does.
-    Payload(LocalBoxStream<'static, Bytes>),
-    /// The direct transport: from the connection that the link has.
-    Wire(Place),
-}
 
 /// The close code of a session whose client has a newer one.
 const REPLACED: u16 = 4409;
@@ -71,9 +66,6 @@ pub struct Opening<M: Model> {
 
 /// How long to wait before it is seen whether the server takes more by now.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
-/// How many bytes are read at a time.
-const READ: usize = 32 * 1024;
 
 /// One WebSocket connection of one client.
 pub struct Session<M: Model> {
@@ -460,65 +452,10 @@ impl<M: Model> Drop for Session<M> {
     }
 }
 
-/// A session's place in a room: dropping it leaves the room.
-struct Member<M: Model> {
-    lease: Rc<Shared<M>>,
-    session: SessionId,
-}
-
-impl<M: Model> Member<M> {
-    fn origin(&self) -> Origin {
-        Origin {
-            worker: self.lease.worker(),
-            session: self.session,
-        }
-    }
-
-    fn submit(&self, actions: Vec<(Asked<M::Action>, usize)>, bytes: usize) {
-        // The mailbox is bounded by what each session may have underway, and all of them may.
-        self.lease.room().do_send(Submit {
-            from: self.origin(),
-            waits: self.lease.waiting().count(actions.len(), bytes),
-            actions,
-        });
-    }
-}
-
-impl<M: Model> Drop for Member<M> {
-    fn drop(&mut self) {
-        self.lease.room().do_send(Leave(self.origin()));
-    }
-}
-
 /// Reads what comes from the client for as long as the session lives, and with the direct transport
 /// writes what waits for it.
 struct Serving {
     source: Source,
-}
-
-impl Serving {
-    /// What came; `None` at the end of the connection.
-    fn poll_read(&mut self, link: &Link, task: &mut TaskContext<'_>) -> Poll<Option<BytesMut>> {
-        match &mut self.source {
-            Source::Payload(payload) => payload
-                .as_mut()
-                .poll_next(task)
-                .map(|bytes| bytes.map(BytesMut::from)),
-            Source::Wire(_) => poll_read(link, task).map(|read| read.ok().flatten()),
-        }
-    }
-}
-
-/// Reads into a buffer that all sessions of the thread share, so that none has one while it is idle.
-fn poll_read(link: &Link, task: &mut TaskContext<'_>) -> Poll<io::Result<Option<BytesMut>>> {
-    thread_local! {
-        static INPUT: RefCell<BytesMut> = RefCell::default();
-    }
-    INPUT.with_borrow_mut(|input| {
-        input.reserve(READ);
-        link.poll_read(input, task)
-            .map_ok(|read| (read > 0).then(|| input.split()))
-    })
 }
 
 impl<M: Model> ActorFuture<Session<M>> for Serving {
@@ -552,7 +489,7 @@ impl<M: Model> ActorFuture<Session<M>> for Serving {
                 }
                 return Poll::Pending;
             }
-            match self.poll_read(&session.link, task) {
+            match self.source.poll_read(&session.link, task) {
                 Poll::Ready(Some(bytes)) => session.receive(bytes, now),
                 Poll::Ready(None) => session.part(now),
                 Poll::Pending => return Poll::Pending,

@@ -66,6 +66,8 @@ const FLOORS: [&[&str]; 5] = [
     &[
         "session",
         "session/dialogue",
+        "session/member",
+        "session/source",
         "socket",
         "socket/admission",
         "socket/direct",
