@@ -29,7 +29,7 @@ use self::{
     audience::{Answers, Audience, Told},
     messages::WaitingImport,
     queue::Queue,
-    shown::{Shown, every_state, users_frame},
+    shown::users_frame,
 };
 pub use self::{
     audience::{Listener, Origin, Seat},
@@ -37,6 +37,7 @@ pub use self::{
     messages::{
         Act, Gone, Import, ImportError, Join, Leave, Look, Outcome, Rest, Seen, Settle, Submit,
     },
+    shown::{Shown, every_state},
 };
 use crate::{
     deliver::Answer,
