@@ -2,6 +2,9 @@
 
 mod support;
 
+#[path = "bench_command/stalled.rs"]
+mod stalled;
+
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -642,6 +645,7 @@ fn wrong_usage_ends_with_2_and_names_what_is_allowed() {
         ),
         (&["--writers", "0"], &["--writers", "1 to 65535"]),
         (&["--subscribers", "0", "--writers", "0"], &["--writers"]),
+        (&["--stalled", "-1"], &["--stalled", "0 to 65535"]),
         (&["--pipeline", "0"], &["--pipeline", "1 to 65536"]),
         (&["--actions", "0"], &["--actions", "1 to 100000000"]),
         (&["--rate", "0"], &["--rate", "1 to 10000000"]),
@@ -697,6 +701,8 @@ fn help_names_every_flag() {
         "--subscribers <N>",
         "[default: 100]",
         "--writers <N>",
+        "--stalled <N>",
+        "[default: 0]",
         "--pipeline <N>",
         "--actions <N>",
         "[default: 10000]",

@@ -1,12 +1,14 @@
 //! How a server is reached: HTTP and WebSocket by awc, TLS by rustls with the certificates that the system trusts.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use actix_codec::Framed;
 use actix_service::{Service, fn_service};
 use actix_tls::connect::{
-    ConnectInfo, Connection as TcpConnection, Connector as TcpConnector, Resolver,
+    ConnectError as TcpError, ConnectInfo, Connection as TcpConnection, Connector as TcpConnector,
+    Resolver,
 };
+use actix_web::rt::net::{TcpSocket, TcpStream};
 use awc::{
     BoxedSocket, Connector,
     error::{ConnectError, SendRequestError, WsClientError},
@@ -49,12 +51,37 @@ pub enum TlsError {
 ///
 /// TLS is asked for by `secure` and this system trusts nobody.
 pub fn client(secure: bool, ended: &Ended) -> Result<awc::Client, TlsError> {
+    client_with(secure, ended, None)
+}
+
+/// As [`client`], but what a server sends finds so little place in the kernel while it is not read.
+///
+/// # Errors
+///
+/// As above.
+pub fn client_with_little_buffer(
+    secure: bool,
+    ended: &Ended,
+    bytes: u32,
+) -> Result<awc::Client, TlsError> {
+    client_with(secure, ended, Some(bytes))
+}
+
+fn client_with(
+    secure: bool,
+    ended: &Ended,
+    recv_buffer_bytes: Option<u32>,
+) -> Result<awc::Client, TlsError> {
     let ended = ended.clone();
     let tcp = TcpConnector::new(Resolver::default()).service();
+    let resolver = Resolver::default().service();
     let watched = fn_service(move |asked: ConnectInfo<Uri>| {
-        let (connecting, ended) = (tcp.call(asked), ended.clone());
+        let (tcp, resolver, ended) = (tcp.clone(), resolver.clone(), ended.clone());
         async move {
-            let (io, asked) = connecting.await?.into_parts();
+            let (io, asked) = match recv_buffer_bytes {
+                None => tcp.call(asked).await?.into_parts(),
+                Some(bytes) => connect_with(resolver.call(asked).await?, bytes).await?,
+            };
             // Where the kernel does not know it, actions may wait a moment for each other.
             let _ = io.set_nodelay(true);
             Ok(TcpConnection::new(asked, Watched::new(io, ended)))
@@ -74,6 +101,31 @@ pub fn client(secure: bool, ended: &Ended) -> Result<awc::Client, TlsError> {
         .disable_redirects()
         .disable_timeout();
     Ok(client.finish())
+}
+
+/// Connects to the first of a host's addresses that answers. The size of the buffer must be known before: it is a part
+/// of what the kernel promises to take.
+async fn connect_with(
+    mut asked: ConnectInfo<Uri>,
+    recv_buffer_bytes: u32,
+) -> Result<(TcpStream, Uri), TcpError> {
+    let mut failed = TcpError::NoRecords;
+    for address in asked.take_addrs() {
+        let connecting = async {
+            let socket = match address.is_ipv4() {
+                true => TcpSocket::new_v4()?,
+                false => TcpSocket::new_v6()?,
+            };
+            socket.set_recv_buffer_size(recv_buffer_bytes)?;
+            socket.connect(address).await
+        };
+        let connected: io::Result<TcpStream> = connecting.await;
+        match connected {
+            Ok(io) => return Ok((io, asked.request().clone())),
+            Err(err) => failed = TcpError::Io(err),
+        }
+    }
+    Err(failed)
 }
 
 fn tls() -> Result<ClientConfig, TlsError> {

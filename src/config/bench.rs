@@ -57,6 +57,18 @@ pub struct BenchArgs {
     #[arg(value_parser = from_to(1, MAX_CLIENTS))]
     pub writers: usize,
 
+    /// Clients with a small receive buffer that read nothing while actions go on, not even a ping. After the last action
+    /// they read again: each must come to the last state, whatever was left out, or the server must have dropped it, with
+    /// 1013 or, where that could not reach it, without a word
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    #[arg(value_parser = from_to(0, MAX_CLIENTS))]
+    pub stalled: usize,
+
     /// Actions that each writer keeps unanswered
     #[arg(
         long,

@@ -15,10 +15,13 @@ use super::{
     seen::{Seen, State, Step, Told, missing},
     writer::Writer,
 };
-use crate::client::{event::Event, moment::Moment};
+use crate::client::{event::Event, machine::Loss, moment::Moment};
 
 /// After a state that went back, so much silence means that the rest will not come.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
+
+/// With this code a server drops who takes nothing.
+const TOO_SLOW: u16 = 1013;
 
 /// One run.
 pub struct Course {
@@ -33,7 +36,7 @@ pub struct Course {
     sent_at: Vec<Duration>,
     /// How many actions the rate has let go.
     allotted: usize,
-    /// How many clients have seen the last state.
+    /// How many of those that read all the time have seen the last state.
     arrived: usize,
     /// How many actions were acknowledged, in `tallyroom.v1`.
     accepted: usize,
@@ -45,7 +48,7 @@ enum Stage {
     /// Clients come in.
     Gathering,
     Running(Start),
-    /// The last client has seen the last state. What still comes can only be wrong.
+    /// The last client has seen the last state. What still comes is for stalled ones, or wrong.
     Over(Start, Duration),
 }
 
@@ -101,7 +104,7 @@ impl Course {
         });
     }
 
-    /// Whether the last client has seen the last state, and each action is acknowledged where that is done.
+    /// Whether all but stalled clients have seen the last state, and each action is acknowledged where that is done.
     pub fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Over(..))
     }
@@ -149,6 +152,25 @@ impl Course {
             Said::Nothing => {}
         }
         Ok(())
+    }
+
+    /// A client has lost its connection. It is no fault where the server dropped one that read nothing; then the close
+    /// frame may not have got through to it.
+    ///
+    /// # Errors
+    ///
+    /// The run cannot go on.
+    pub fn lose(&mut self, client: usize, why: Fault) -> Result<(), Fault> {
+        let begun = self.stage != Stage::Gathering;
+        match why {
+            Fault::Lost(Loss::Cut(_) | Loss::Closed(TOO_SLOW))
+                if begun && self.parts[client].stalled =>
+            {
+                self.clients[client].dropped = true;
+                Ok(())
+            }
+            why => Err(why),
+        }
     }
 
     /// The next message for a client to send.
@@ -204,18 +226,20 @@ impl Course {
     fn saw(&mut self, client: usize, now: Instant, state: State) -> Result<(), Fault> {
         self.last_state_at = Some(now);
         let before = self.clients[client].state.replace(state);
-        let start = match self.stage {
-            Stage::Gathering => return Ok(()),
-            Stage::Running(start) => {
-                self.told.events += 1;
-                start
-            }
-            Stage::Over(start, _) => start,
+        let (Stage::Running(start) | Stage::Over(start, _)) = self.stage else {
+            return Ok(());
         };
+        let stalled = self.parts[client].stalled;
+        if !stalled && !self.is_over() {
+            self.told.events += 1;
+        }
         let in_effect = state.place.saturating_sub(start.state.place);
         let seen_before = before.map_or(0, |before| before.place.saturating_sub(start.state.place));
-        self.told
-            .count(Step::between(before.unwrap_or_default(), state));
+        match Step::between(before.unwrap_or_default(), state) {
+            // Who reads nothing is told the newest.
+            Step::Forward(_) if stalled => {}
+            step => self.told.count(step),
+        }
         if in_effect > self.sent_at.len() as i64 {
             return Err(Fault::Beyond {
                 seen: in_effect,
@@ -232,7 +256,8 @@ impl Course {
         if let Some(writer) = self.parts[client].writer {
             self.writers[writer].saw(in_effect);
         }
-        if in_effect >= self.plan.actions as i64
+        if !stalled
+            && in_effect >= self.plan.actions as i64
             && !std::mem::replace(&mut self.clients[client].arrived, true)
         {
             self.arrived += 1;
@@ -258,7 +283,7 @@ impl Course {
             return;
         };
         let settled = self.plan.dialect == Dialect::Classic || self.accepted == self.plan.actions;
-        if settled && self.arrived == self.clients.len() {
+        if settled && self.arrived == self.plan.active() {
             self.stage = Stage::Over(start, now.saturating_duration_since(start.at));
         }
     }

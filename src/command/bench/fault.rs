@@ -22,6 +22,7 @@ pub enum Fault {
     /// An error that is about no action.
     #[error("the server said: {} ({})", .0.message, .0.code)]
     Told(Rejection),
+    /// What was said, or the way it was put.
     #[error("the server sent {0} that cannot be")]
     Breach(&'static str),
     #[error("the room began anew")]

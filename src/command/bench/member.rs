@@ -43,6 +43,8 @@ pub struct Shared {
     /// Told when something is wrong.
     pub failed: Notify,
     fault: RefCell<Option<Fault>>,
+    /// The run goes on: stalled clients read nothing.
+    stalling: Cell<bool>,
     /// The run is done: all are to close.
     leaving: Cell<bool>,
     /// By which each member is woken.
@@ -63,6 +65,7 @@ impl Shared {
             over: Notify::new(),
             failed: Notify::new(),
             fault: RefCell::default(),
+            stalling: Cell::default(),
             leaving: Cell::default(),
             bells: RefCell::new(vec![None; clients]),
             piece: RefCell::new(vec![0; PIECE].into()),
@@ -84,14 +87,26 @@ impl Shared {
         writers.for_each(Waker::wake_by_ref);
     }
 
+    /// From now on stalled clients read nothing.
+    pub fn stall(&self) {
+        self.stalling.set(true);
+    }
+
+    /// Lets stalled clients read again.
+    pub fn go_on(&self) {
+        self.stalling.set(false);
+        self.wake_all();
+    }
+
     /// Lets all members close their connections.
     pub fn leave(&self) {
         self.leaving.set(true);
-        self.bells
-            .borrow()
-            .iter()
-            .flatten()
-            .for_each(Waker::wake_by_ref);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        let bells = self.bells.borrow();
+        bells.iter().flatten().for_each(Waker::wake_by_ref);
     }
 
     fn fail(&self, fault: Fault) {
@@ -111,6 +126,7 @@ impl Shared {
 pub struct Member {
     client: usize,
     writes: bool,
+    stalls: bool,
     shared: Rc<Shared>,
     io: BoxedSocket,
     reader: Reader,
@@ -128,10 +144,11 @@ impl Member {
         let mut reader = Reader::of_server(MAX_MESSAGE);
         // A server may speak at once.
         reader.push(parts.read_buf);
-        let writes = shared.course.borrow().parts()[client].writer.is_some();
+        let part = shared.course.borrow().parts()[client];
         Self {
             client,
-            writes,
+            writes: part.writer.is_some(),
+            stalls: part.stalled,
             shared,
             io: parts.io,
             reader,
@@ -143,6 +160,9 @@ impl Member {
     }
 
     fn exchange(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        if self.stalls && self.shared.stalling.get() && !self.shared.leaving.get() {
+            return Ok(());
+        }
         self.hear()?;
         self.read(cx)?;
         if self.shared.leaving.get() {
@@ -204,7 +224,7 @@ impl Member {
 
     fn next_message(&mut self) -> Result<Option<Message>, Fault> {
         let next = self.reader.next_message();
-        next.map_err(|_| Fault::cut("the server broke the WebSocket protocol"))
+        next.map_err(|_| Fault::Breach("a WebSocket frame"))
     }
 
     /// Prepares what the writer has to send, and is woken when it has more after a pause.
@@ -271,7 +291,10 @@ impl Future for Member {
         };
         // Who leaves reads to the end, so that its goodbye arrives.
         if !self.shared.leaving.get() {
-            self.shared.fail(fault);
+            let lost = self.shared.course.borrow_mut().lose(self.client, fault);
+            if let Err(fault) = lost {
+                self.shared.fail(fault);
+            }
         }
         Poll::Ready(())
     }

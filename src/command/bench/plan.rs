@@ -1,6 +1,6 @@
 //! What a run is to do: who takes part, how fast, and in which dialect.
 
-use std::{fmt, time::Duration};
+use std::{fmt, iter::repeat_n, time::Duration};
 
 use crate::config::bench::{BenchArgs, MAX_UNANSWERED};
 
@@ -32,6 +32,8 @@ pub struct Part {
     pub writer: Option<usize>,
     /// Whether latency is measured at it.
     pub measured: bool,
+    /// Whether it reads nothing while the run goes on.
+    pub stalled: bool,
 }
 
 /// A run, as it was asked for.
@@ -41,6 +43,8 @@ pub struct Plan {
     pub subscribers: usize,
     /// At least 1.
     pub writers: usize,
+    /// Clients that read nothing while the run goes on.
+    pub stalled: usize,
     pub pipeline: usize,
     pub actions: usize,
     /// Actions a second; `None`: as many as the pipeline allows.
@@ -57,6 +61,7 @@ impl Plan {
             },
             subscribers: args.subscribers,
             writers: args.writers,
+            stalled: args.stalled,
             pipeline: args.pipeline,
             actions: args.actions,
             rate: args.rate,
@@ -64,6 +69,11 @@ impl Plan {
     }
 
     pub fn clients(&self) -> usize {
+        self.active() + self.stalled
+    }
+
+    /// The clients that read all the time: the first of all.
+    pub fn active(&self) -> usize {
         self.subscribers + self.writers
     }
 
@@ -72,19 +82,26 @@ impl Plan {
         let part = |client| Part {
             writer: self.writer(client),
             measured: self.is_measured(client),
+            stalled: false,
         };
-        (0..self.clients()).map(part).collect()
+        let stalled = Part {
+            writer: None,
+            measured: false,
+            stalled: true,
+        };
+        let active = (0..self.active()).map(part);
+        active.chain(repeat_n(stalled, self.stalled)).collect()
     }
 
-    /// Which writer a client is. They are spread evenly over all, each in the middle of its share, since a server may
-    /// tell those first that came first.
+    /// Which writer an active client is. They are spread evenly over all that are, each in the middle of its share, since
+    /// a server may tell those first that came first.
     fn writer(&self, client: usize) -> Option<usize> {
         let before = self.writers_before(client);
         (self.writers_before(client + 1) > before).then_some(before)
     }
 
     fn writers_before(&self, client: usize) -> usize {
-        (client * self.writers + self.clients() / 2) / self.clients()
+        (client * self.writers + self.active() / 2) / self.active()
     }
 
     /// Whether latency is measured at a client: at subscribers, evenly chosen, or where there are none at writers.
@@ -128,6 +145,7 @@ pub mod tests {
             dialect,
             subscribers,
             writers,
+            stalled: 0,
             pipeline: 1,
             actions,
             rate: None,
@@ -143,6 +161,21 @@ pub mod tests {
                 .collect();
             assert_eq!(found, (0..writers).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn stalled_clients_are_the_last_and_change_nothing_for_the_others() {
+        let without = plan(Dialect::Classic, 5, 2, 1);
+        let with = Plan {
+            stalled: 3,
+            ..without.clone()
+        };
+        let parts = with.parts();
+        let (active, stalled) = parts.split_at(7);
+        assert_eq!(active, without.parts());
+        assert_eq!(stalled.len(), 3);
+        let reads = |part: &Part| !part.stalled || part.measured || part.writer.is_some();
+        assert!(!stalled.iter().any(reads));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{
     course::Course,
     latency::Quantiles,
     plan::{Dialect, Plan},
+    seen::Stalled,
 };
 
 /// What a run found. As JSON it is the object of `bench --json`.
@@ -28,6 +29,9 @@ pub struct Report {
     rate: Option<usize>,
     dialect: &'static str,
     seconds: f64,
+    /// Where there were any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stalled: Option<Stalled>,
     #[serde(flatten)]
     server: Option<OfServer>,
 }
@@ -77,6 +81,7 @@ impl Report {
                 Dialect::V1 => "tallyroom.v1",
             },
             seconds: round(took.as_secs_f64(), 6),
+            stalled: Some(course.stalled()).filter(|stalled| stalled.count > 0),
             server: used.map(|used| OfServer::new(used, told.events, actions)),
         }
     }
@@ -102,6 +107,17 @@ impl Report {
             let what =
                 format!("{p50:>9.3} ms p50{p90:>10.3} ms p90{p99:>10.3} ms p99{max:>10.3} ms max");
             line("latency", what);
+        }
+        if let Some(Stalled {
+            count,
+            caught_up,
+            dropped,
+        }) = self.stalled
+        {
+            line(
+                "stalled",
+                format!("{count:>12}{caught_up:>14} caught up{dropped:>10} dropped"),
+            );
         }
         line(
             "complete",
@@ -171,6 +187,7 @@ mod tests {
             rate: None,
             dialect: "classic",
             seconds: 4.322,
+            stalled: None,
             server,
         }
     }
@@ -209,5 +226,6 @@ memory         12.0 MiB";
             (&3.5.into(), &4096.into())
         );
         assert_eq!(json["cpu_us_per_action"], serde_json::Value::Null);
+        assert_eq!(json.get("stalled"), None);
     }
 }

@@ -40,6 +40,10 @@ const COMING_IN: usize = 64;
 const QUIET: Duration = Duration::from_millis(200);
 /// For that silence is waited no longer, where others act in the room.
 const QUIET_WITHIN: Duration = Duration::from_secs(5);
+/// So much silence means that stalled clients that read again come no further.
+const CATCH_UP_QUIET: Duration = Duration::from_secs(10);
+/// What the kernel keeps of what stalled clients do not read, or as little as it can.
+const LITTLE_BUFFER: u32 = 4 << 10;
 /// How often is looked whether something has come about of which nobody tells.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long connections may take to close.
@@ -49,6 +53,8 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 pub struct Run {
     shared: Rc<Shared>,
     http: awc::Client,
+    /// By which stalled clients come in.
+    little: awc::Client,
     url: SocketUrl,
     timeout: Option<Duration>,
     deadline: Option<Instant>,
@@ -68,9 +74,16 @@ impl Run {
     ///
     /// The URL asks for TLS, and this system trusts nobody.
     pub fn new(plan: Plan, url: &SocketUrl, timeout: Option<Duration>) -> Result<Self, TlsError> {
+        let (secure, ended) = (url.is_secure(), Ended::default());
+        let http = transport::client(secure, &ended)?;
+        let little = match plan.stalled {
+            0 => http.clone(),
+            _ => transport::client_with_little_buffer(secure, &ended, LITTLE_BUFFER)?,
+        };
         Ok(Self {
             shared: Rc::new(Shared::new(Course::new(plan))),
-            http: transport::client(url.is_secure(), &Ended::default())?,
+            http,
+            little,
             url: url.clone(),
             timeout,
             deadline: timeout.map(|timeout| Instant::now() + timeout),
@@ -92,6 +105,9 @@ impl Run {
         let mut missing: Vec<String> = self.measure().await.err().into_iter().collect();
         let took = self.shared.course.borrow().took(Instant::now());
         let used = used(process, before.as_ref());
+        if missing.is_empty() {
+            missing.extend(self.catch_up().await.err());
+        }
         if missing.is_empty() {
             missing.extend(self.await_quiet().await.err());
         }
@@ -131,11 +147,16 @@ impl Run {
 
     async fn enter(&self, client: usize) -> Result<JoinHandle<()>, Fault> {
         let url = self.url.as_str();
-        let opened = match self.plan().dialect {
-            Dialect::Classic => transport::open_classic(&self.http, url, MAX_MESSAGE).await,
+        let (stalled, dialect) = {
+            let course = self.shared.course.borrow();
+            (course.parts()[client].stalled, course.plan().dialect)
+        };
+        let http = if stalled { &self.little } else { &self.http };
+        let opened = match dialect {
+            Dialect::Classic => transport::open_classic(http, url, MAX_MESSAGE).await,
             Dialect::V1 => {
                 let id = ClientId(Uuid::new_v4());
-                transport::open(&self.http, url, id, MAX_MESSAGE).await
+                transport::open(http, url, id, MAX_MESSAGE).await
             }
         };
         let member = Member::new(client, self.shared.clone(), opened.map_err(Fault::Lost)?);
@@ -148,6 +169,7 @@ impl Run {
     async fn measure(&self) -> Result<(), String> {
         let plan = self.plan();
         self.progress.begin("actions", plan.actions);
+        self.shared.stall();
         let begun = Instant::now();
         self.shared.course.borrow_mut().begin(begun);
         let pacer = Pacer::start(&plan, begun);
@@ -180,6 +202,26 @@ impl Run {
             pacer.due().await;
             self.shared.course.borrow_mut().allot(Instant::now());
             self.shared.wake_writers();
+        }
+    }
+
+    /// Lets stalled clients read again, until each is at the last state or turns out to be dropped.
+    async fn catch_up(&self) -> Result<(), String> {
+        if self.plan().stalled == 0 {
+            return Ok(());
+        }
+        self.shared.go_on();
+        let since = Instant::now();
+        let settled = async {
+            let left = || self.shared.course.borrow().stalled().left();
+            while left() > 0 && self.silence().min(since.elapsed()) < CATCH_UP_QUIET {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::select! {
+            () = settled => Ok(()),
+            fault = self.fault() => Err(fault.to_string()),
+            () = until(self.deadline) => Err(self.too_late("stalled clients did not catch up".to_owned())),
         }
     }
 

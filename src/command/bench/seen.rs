@@ -1,5 +1,7 @@
 //! What the clients of a run have seen of the room, each for itself and all together.
 
+use serde::Serialize;
+
 /// What one client has seen.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
@@ -11,6 +13,8 @@ pub struct Seen {
     pub welcomed: bool,
     /// The last state of the run was seen.
     pub arrived: bool,
+    /// The server ended its connection while it read nothing.
+    pub dropped: bool,
 }
 
 /// A state of the room.
@@ -58,6 +62,23 @@ impl Told {
             Step::Repeated => self.repeated += 1,
             Step::Back => self.back += 1,
         }
+    }
+}
+
+/// What became of the clients that read nothing while the run went on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Stalled {
+    pub count: usize,
+    /// How many came to the last state.
+    pub caught_up: usize,
+    /// How many others the server dropped.
+    pub dropped: usize,
+}
+
+impl Stalled {
+    /// How many neither came to the last state nor were dropped.
+    pub fn left(&self) -> usize {
+        self.count - self.caught_up - self.dropped
     }
 }
 

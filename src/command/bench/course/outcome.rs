@@ -6,7 +6,7 @@ use super::{Course, Stage};
 use crate::command::bench::{
     latency::Latency,
     plan::Dialect,
-    seen::{Seen, State, Told},
+    seen::{Seen, Stalled, State, Told},
 };
 
 impl Course {
@@ -40,16 +40,28 @@ impl Course {
         &self.latency
     }
 
+    pub fn stalled(&self) -> Stalled {
+        let (_, stalled) = self.clients.split_at(self.plan.active());
+        let (caught_up, others): (Vec<_>, Vec<_>) = stalled
+            .iter()
+            .partition(|client| self.is_at_the_end(client));
+        Stalled {
+            count: stalled.len(),
+            caught_up: caught_up.len(),
+            dropped: others.iter().filter(|client| client.dropped).count(),
+        }
+    }
+
     /// What is missing for every client to have seen everything as the dialect promises it.
     pub fn shortcomings(&self) -> Vec<String> {
-        let of = self.clients.len();
+        let of = self.plan.active();
         let late = of - self.arrived;
         let unsettled = self.plan.actions.saturating_sub(self.accepted);
-        let astray = self
-            .clients
+        let astray = self.clients[..of]
             .iter()
             .filter(|client| !self.is_at_the_end(client))
             .count();
+        let stalled = self.stalled();
         let v1 = self.plan.dialect == Dialect::V1;
         let Told {
             skipped,
@@ -65,6 +77,14 @@ impl Course {
             (
                 late == 0 && astray > 0,
                 format!("{astray} of {of} clients ended at another state"),
+            ),
+            (
+                stalled.left() > 0,
+                format!(
+                    "{} of {} stalled clients did not come to the last state",
+                    stalled.left(),
+                    stalled.count
+                ),
             ),
             (
                 v1 && unsettled > 0,

@@ -1,6 +1,9 @@
 use std::time::{Duration, Instant};
 
-use super::{super::plan::tests::plan, *};
+use super::{
+    super::{plan::tests::plan, seen::Stalled},
+    *,
+};
 use crate::ids::Millis;
 
 /// A run whose clients are all in, at the value 7, and that has begun.
@@ -234,4 +237,75 @@ fn what_a_server_refuses_ends_the_run() {
         fault.to_string(),
         "this is no server of the classic dialect: it said \"hello\""
     );
+}
+
+/// Two clients that read, the first of which writes, and three that stall.
+fn stalled_at(actions: usize) -> Told {
+    let mut told = Told::begun(Plan {
+        stalled: 3,
+        pipeline: actions,
+        ..plan(Dialect::Classic, 1, 1, actions)
+    });
+    assert_eq!(told.sent(0, 0), actions);
+    for client in [0, 1] {
+        for value in 1..=actions as i64 {
+            told.state(client, 10, 7 + value).unwrap();
+        }
+    }
+    assert!(told.course.is_over(), "nobody waits for stalled ones");
+    told
+}
+
+#[test]
+fn stalled_clients_come_to_the_end_or_are_dropped() {
+    let mut told = stalled_at(5);
+    let expected = ["3 of 3 stalled clients did not come to the last state"];
+    assert_eq!(told.course.shortcomings(), expected);
+    told.state(2, 20, 9).unwrap();
+    told.state(2, 20, 12).unwrap();
+    told.state(3, 20, 9).unwrap();
+    told.course.lose(3, Fault::closed(1013)).unwrap();
+    told.course.lose(4, Fault::cut("the end")).unwrap();
+    // Who was told everything is not dropped for nothing.
+    told.course.lose(2, Fault::closed(1013)).unwrap();
+    let expected = Stalled {
+        count: 3,
+        caught_up: 1,
+        dropped: 2,
+    };
+    assert_eq!(told.course.stalled(), expected);
+    assert_eq!(told.course.shortcomings(), [""; 0]);
+    let found = told.course.told();
+    assert_eq!((found.events, found.skipped), (10, 0), "of the others");
+}
+
+#[test]
+fn what_stalled_clients_are_told_is_in_order_and_nobody_else_is_dropped() {
+    let mut told = stalled_at(5);
+    for value in [9, 8, 8, 12] {
+        told.state(2, 20, value).unwrap();
+    }
+    let expected = [
+        "2 of 3 stalled clients did not come to the last state",
+        "1 state was told twice",
+        "1 state was told after newer ones",
+    ];
+    assert_eq!(told.course.shortcomings(), expected);
+    for (client, why) in [
+        (0, Fault::closed(1013)),
+        (3, Fault::closed(1011)),
+        (3, Fault::Breach("a WebSocket frame")),
+    ] {
+        assert_eq!(told.course.lose(client, why.clone()), Err(why));
+    }
+}
+
+#[test]
+fn who_is_lost_before_the_run_spoils_it() {
+    let mut course = Course::new(Plan {
+        stalled: 1,
+        ..plan(Dialect::Classic, 0, 1, 1)
+    });
+    let why = Fault::closed(1013);
+    assert_eq!(course.lose(1, why.clone()), Err(why));
 }
