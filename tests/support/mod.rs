@@ -164,7 +164,8 @@ impl Drop for Server {
     }
 }
 
-/// The program with these arguments and none of the environment's settings.
+/// The program with these arguments and none of the environment's settings but the transport, so that
+/// each behaviour is tested on both.
 pub fn command(args: &[&str]) -> Command {
     command_at(Path::new(env!("CARGO_BIN_EXE_tallyroom")), args)
 }
@@ -174,7 +175,8 @@ pub fn command_at(program: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
-        if name.starts_with("TALLYROOM_") || name == "RUST_LOG" {
+        let setting = name.starts_with("TALLYROOM_") && name != "TALLYROOM_TRANSPORT";
+        if setting || name == "RUST_LOG" {
             command.env_remove(&*name);
         }
     }
