@@ -5,26 +5,19 @@
 //! answered there by [`Sockets::handle`]. With that answer in hand [`Upgrade`] opens the session on the
 //! connection itself. Any other request that wants to be upgraded is answered as if it did not.
 
-use std::{
-    cell::RefCell,
-    io,
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll},
-};
+use std::{cell::RefCell, error::Error as StdError, future::poll_fn, io, pin::Pin, rc::Rc};
 
 use actix_codec::{AsyncRead, AsyncWrite, Encoder, Framed};
 use actix_http::{
     ConnectionType, Request, Response,
     body::{BodySize, BoxBody, MessageBody},
-    error::PayloadError,
-    h1::{self, SendResponse},
+    h1,
 };
 use actix_service::{Service, ServiceFactory};
 use actix_web::{
     Error, HttpMessage, dev::ServiceResponse, http::StatusCode, rt::time::timeout, web::Bytes,
 };
-use futures_util::future::LocalBoxFuture;
+use futures_util::{SinkExt, future::LocalBoxFuture};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
 
 use super::{Admitted, Sockets};
@@ -117,7 +110,10 @@ where
             let admitted = takeover.0.take();
             match admitted.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
                 Some(admitted) => Ok(sockets.take_over(admitted, response.into(), framed)?),
-                None => answer(response.into(), framed, &sockets).await,
+                None => {
+                    answer(response.into(), framed).await;
+                    Ok(())
+                }
             }
         })
     }
@@ -152,47 +148,40 @@ impl<M: Model> Sockets<M> {
 }
 
 /// Answers as plain HTTP; the connection ends with it.
-async fn answer<M: Model, T>(
-    mut response: Response<BoxBody>,
-    framed: Framed<T, h1::Codec>,
-    sockets: &Sockets<M>,
-) -> Result<(), Error>
+async fn answer<T>(mut response: Response<BoxBody>, mut framed: Framed<T, h1::Codec>)
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     response
         .head_mut()
         .set_connection_type(ConnectionType::Close);
-    let sending = async {
-        let response = response.map_body(|_, body| Plain(body));
-        let mut io = SendResponse::new(framed, response).await?.into_parts().io;
-        io.shutdown().await?;
-        // What it sent already is read, so that it gets to read the answer.
-        let mut rest = io.take(MAX_DISCARDED as u64);
-        let _ = timeout(MAX_CLOSE_WAIT, copy(&mut rest, &mut sink())).await;
-        Ok(())
-    };
-    match sockets.limits.body_timeout {
-        Some(limit) => timeout(limit, sending).await.unwrap_or(Ok(())),
-        None => sending.await,
+    if let Err(err) = send(response, &mut framed).await {
+        log::debug!("an answer was not sent to its end: {err}");
+        return;
     }
+    // What it sent already is read, so that it gets to read the answer.
+    let mut rest = framed.into_parts().io.take(MAX_DISCARDED as u64);
+    let _ = timeout(MAX_CLOSE_WAIT, copy(&mut rest, &mut sink())).await;
 }
 
-/// A body whose error is one that can be sent.
-struct Plain(BoxBody);
-
-impl MessageBody for Plain {
-    type Error = PayloadError;
-
-    fn size(&self) -> BodySize {
-        self.0.size()
+/// Sends an answer and nothing after it.
+///
+/// Not by actix-http's `SendResponse`: where the peer does not take the last of it at once, that one
+/// waits for ever.
+async fn send<T>(
+    response: Response<BoxBody>,
+    framed: &mut Framed<T, h1::Codec>,
+) -> Result<(), Box<dyn StdError>>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let (head, mut body) = response.into_parts();
+    let head = h1::Message::Item((head, body.size()));
+    framed.send(head).await?;
+    while let Some(chunk) = poll_fn(|task| Pin::new(&mut body).poll_next(task)).await {
+        framed.send(h1::Message::Chunk(Some(chunk?))).await?;
     }
-
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        task: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        let next = Pin::new(&mut self.0).poll_next(task);
-        next.map_err(|err| io::Error::other(err.to_string()).into())
-    }
+    framed.send(h1::Message::Chunk(None)).await?;
+    framed.io_mut().shutdown().await?;
+    Ok(())
 }
