@@ -51,6 +51,7 @@ pub fn site<M: Model>(
             .app_data(web::Data::new(sockets))
             .app_data(web::Data::new(page))
             .wrap(middleware::from_fn(check_host::<M>))
+            .wrap(middleware::from_fn(announce_no_chunks))
             .wrap(headers)
             .configure(api::routes(api))
             .service(readable("/", main_room::<M>))
@@ -132,4 +133,25 @@ async fn check_host<M: Model>(
             .into_response(Problem::from(denial).to_response())
             .map_into_right_body()),
     }
+}
+
+/// Whoever wants a WebSocket and gets a streamed answer reads it to the end of the connection: actix-http
+/// would announce chunks to it, and write none.
+async fn announce_no_chunks(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let mut upgrades = request.headers().get_all(header::UPGRADE);
+    let wants = |value: &header::HeaderValue| {
+        let value = value.as_bytes().trim_ascii();
+        value.eq_ignore_ascii_case(b"websocket")
+    };
+    // Where its body comes in chunks, actix-http does not heed what it wants.
+    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    let unframed = !chunked && upgrades.any(wants);
+    let mut response = next.call(request).await?;
+    if unframed {
+        response.response_mut().head_mut().no_chunking(true);
+    }
+    Ok(response)
 }
