@@ -221,8 +221,13 @@ impl Link {
         !self.due.replace(true)
     }
 
-    /// Whether something waits to be written.
+    /// Whether something waits to be written, be it in the connection itself.
     pub fn is_behind(&self) -> bool {
+        if let Transport::Direct(wire) = &*self.transport.borrow()
+            && wire.is_blocked()
+        {
+            return true;
+        }
         let room = self.room.borrow();
         let recent = room.as_ref().map(|room| room.recent.borrow());
         self.outbox.borrow().is_behind(recent.as_deref())
@@ -252,9 +257,9 @@ impl Link {
     /// The connection ends: the embedded transport's when what is its own is written.
     pub fn end(&self) {
         self.ended.set(true);
-        match &mut *self.transport.borrow_mut() {
-            Transport::Embedded(waker) => wake(waker),
-            direct => *direct = Transport::Embedded(None),
+        match self.transport.replace(Transport::Embedded(None)) {
+            Transport::Embedded(mut waker) => wake(&mut waker),
+            Transport::Direct(wire) => wire.end(),
         }
     }
 

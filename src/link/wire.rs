@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use actix_codec::{AsyncRead, AsyncWrite};
@@ -60,6 +60,11 @@ impl Wire {
         self.held || self.blocked
     }
 
+    /// Ends the connection; one of TLS says so to its peer, if that takes it now.
+    pub fn end(mut self) {
+        let _ = Pin::new(&mut self.io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+    }
+
     /// Reads what is there, at the end of the buffer; 0 bytes at the end of the connection.
     pub fn poll_read(
         &mut self,
@@ -82,10 +87,13 @@ impl Wire {
             return (written, Poll::Pending);
         }
         let done = loop {
+            // TLS keeps what its connection does not take: it is given no more, which may still be conflated.
+            let flushed = Pin::new(&mut self.io).poll_flush(task);
+            if !matches!(flushed, Poll::Ready(Ok(()))) {
+                break flushed;
+            }
             match self.poll_write_once(outbox, recent.as_deref_mut(), task) {
-                Poll::Ready(Ok(Written { bytes: 0, .. })) => {
-                    break Pin::new(&mut self.io).poll_flush(task);
-                }
+                Poll::Ready(Ok(Written { bytes: 0, .. })) => break Poll::Ready(Ok(())),
                 Poll::Ready(Ok(more)) => {
                     written.bytes += more.bytes;
                     written.message |= more.message;

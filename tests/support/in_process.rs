@@ -77,7 +77,7 @@ impl Drop for InProcess {
 }
 
 /// The transport that the program is told by its environment, too: each behaviour is tested on both.
-fn transport() -> Transport {
+pub fn transport() -> Transport {
     match std::env::var("TALLYROOM_TRANSPORT").as_deref() {
         Err(_) | Ok("direct") => Transport::Direct,
         Ok("embedded") => Transport::Embedded,

@@ -102,6 +102,11 @@ impl Raw {
                 self.stream.read_exact(&mut len)?;
                 u16::from_be_bytes(len) as usize
             }
+            127 => {
+                let mut len = [0; 8];
+                self.stream.read_exact(&mut len)?;
+                u64::from_be_bytes(len) as usize
+            }
             len => len as usize,
         };
         let mut payload = vec![0; len];
