@@ -228,7 +228,6 @@ impl<M: Model> Session<M> {
             Input::Ping(payload) => self.link.push(framing::pong(&payload)),
             Input::Pong => {}
             Input::Close(code) => {
-                self.leave();
                 self.link.push(framing::close(code));
                 self.part(now);
             }
@@ -377,8 +376,11 @@ impl<M: Model> Session<M> {
         self.link.wake_reader_at(Some(self.worker.tick(at)));
     }
 
-    /// Ends when what is its own is taken.
+    /// Leaves the room, and ends when what is its own is taken.
     fn part(&mut self, now: Instant) {
+        self.leave();
+        // Nobody will let it in.
+        self.link.release();
         self.phase = Phase::Parting {
             until: now + MAX_CLOSE_WAIT,
         };
