@@ -7,9 +7,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use socket2::{Domain, Socket, Type};
 use support::{
-    Event, PATIENCE, PLUS, Server, await_that,
+    Client, Event, PATIENCE, PLUS, Server, await_that,
+    in_process::transport,
     raw::{Raw, TEXT, frame},
 };
+use tallyroom::socket::Transport;
 
 /// A client that takes little into its own buffer before the server has to keep the rest.
 fn with_little_buffer(server: &Server) -> Raw {
@@ -171,4 +173,119 @@ fn answers_that_nobody_reads_do_not_grow_the_server() {
     ann.expect_state(1);
     drop(deaf);
     await_that("it is gone", || ann.expect_users(1) == [1]);
+}
+
+/// What a client may make the server keep that never reads: its place, and what the kernel holds.
+#[test]
+fn a_hundred_who_never_read_cost_next_to_nothing_each() {
+    const DEAF: usize = 100;
+    const ACTIONS: i64 = 100_000;
+    const BURST: i64 = 1000;
+    const BACKLOG: usize = 256 << 10;
+    // Nobody is dropped for it, and no ping goes unanswered.
+    let flags = ["--slow-timeout", "0", "--heartbeat", "0"];
+    let folder = tempfile::tempdir().unwrap();
+    let disk = format!("disk:{}", folder.path().display());
+    // A journal in memory grows with every entry.
+    let store = ["--store", &disk, "--session-rate", "0", "--workers", "2"];
+    let server = Server::start(&[&flags[..], &store].concat());
+    let mut ann = server.client();
+    let act = |ann: &mut Client, bursts: std::ops::Range<i64>| {
+        for burst in bursts {
+            ann.send_often(PLUS, BURST as usize);
+            ann.expect_state((burst + 1) * BURST);
+        }
+    };
+    act(&mut ann, 0..10);
+    let deaf: Vec<_> = (0..DEAF).map(|_| with_little_buffer(&server)).collect();
+    ann.expect_users(DEAF + 1);
+    let before = server.resident();
+    act(&mut ann, 10..10 + ACTIONS / BURST);
+    let grown = server.resident().saturating_sub(before);
+    // The recent frames of one room on each worker.
+    let shared = 2 * BACKLOG;
+    let each = grown.saturating_sub(shared) / DEAF;
+    // The embedded transport gives the HTTP server's buffers all states of a batch at a time.
+    let most = match transport() {
+        Transport::Direct => 16 << 10,
+        Transport::Embedded => 64 << 10,
+    };
+    assert!(each < most, "{each} bytes each, {grown} in all");
+    for mut deaf in deaf.into_iter().step_by(25) {
+        while deaf.next() != Event::State(BURST * 10 + ACTIONS) {}
+    }
+}
+
+#[test]
+fn who_is_dropped_leaves_at_once_and_who_reads_again_before_stays() {
+    let flags = ["--slow-timeout", "3s", "--heartbeat", "0"];
+    let server = Server::start(&[&flags[..], &["--session-rate", "0"]].concat());
+    let mut ann = server.client();
+    let (mut deaf, mut reading) = (with_little_buffer(&server), with_little_buffer(&server));
+    ann.expect_users(3);
+    let (mut value, mut last) = (0, 0);
+    let mut users = 3;
+    while users == 3 {
+        ann.send_often(PLUS, 200);
+        value += 200;
+        loop {
+            match ann.next() {
+                Event::State(newest) if newest == value => break,
+                Event::State(_) => {}
+                Event::Users(count) => users = count,
+                other => panic!("{other:?}"),
+            }
+        }
+        // Far less than there is, but again and again.
+        match reading.next() {
+            Event::State(state) => last = state.max(last),
+            Event::Users(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(users, 2, "the other one stays");
+    assert!(last < value);
+    while last < value {
+        match reading.next() {
+            Event::State(state) => {
+                assert!(state > last || state == 0, "{state} after {last}");
+                last = state;
+            }
+            Event::Users(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    ann.plus();
+    while reading.next() != Event::State(value + 1) {}
+    // What the kernel had taken for the other one comes whole, and then the end.
+    let end = deaf.read_to_end();
+    let closed = end.last().unwrap();
+    let expected = [Some(1013), None].map(Event::Closed);
+    assert!(expected.contains(closed), "{closed:?}");
+}
+
+/// Its place is free though it reads nothing: the close frame waits for nobody.
+#[test]
+fn who_is_dropped_frees_its_place() {
+    let flags = [
+        "--slow-timeout",
+        "1s",
+        "--heartbeat",
+        "0",
+        "--session-rate",
+        "0",
+    ];
+    let server = Server::start(&[&flags[..], &["--max-connections", "2"]].concat());
+    let mut ann = server.client();
+    let deaf = with_little_buffer(&server);
+    let mut value = 0;
+    let mut let_in = None;
+    await_that("there is place again", || {
+        ann.send_often(PLUS, 200);
+        value += 200;
+        ann.expect_state(value);
+        let_in = support::open(server.port(), "/").ok();
+        let_in.is_some()
+    });
+    drop(deaf);
 }
