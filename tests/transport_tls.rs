@@ -346,7 +346,7 @@ fn what_was_told_before_the_close_comes_whole_to_a_slow_reader() {
     server.stop();
     assert_eq!(ann.next(), Err(Some(1012)));
     drop(ann);
-    assert!(slow.state() == Value::from(text(1, BYTES)));
+    assert!(slow.state() == text(1, BYTES));
     let mut next = slow.next();
     while next.is_ok() {
         next = slow.next();
@@ -365,10 +365,10 @@ fn what_was_told_before_the_clients_close_comes_whole_too() {
     let mut slow = server.client_with_little_buffer();
     slow.state();
     ann.send(&resize(BYTES));
-    while ann.state() != Value::from(text(1, BYTES)) {}
+    while ann.state() != text(1, BYTES) {}
     slow.socket.close(None).unwrap();
     assert_eq!(ann.event(), Event::Users(1));
-    assert!(slow.state() == Value::from(text(1, BYTES)));
+    assert!(slow.state() == text(1, BYTES));
     assert_eq!(slow.next(), Err(None));
     assert!(slow.ends_well(), "it was cut without a word");
 }
@@ -382,7 +382,7 @@ fn who_reads_slowly_goes_on_with_the_newest() {
     slow.state();
     for changes in 1..=CHANGES {
         ann.send(&resize(BYTES));
-        while ann.state() != Value::from(text(changes, BYTES)) {}
+        while ann.state() != text(changes, BYTES) {}
     }
     let (mut last, mut told) = (0, 0);
     while last < CHANGES {
