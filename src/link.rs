@@ -334,7 +334,10 @@ impl Link {
     /// Looks whether something is due: an alarm, or the time that the session waits for. Whether
     /// something waits to be written because of that.
     pub fn sweep(&self, now: Tick, limits: &Limits, beat: &Bytes) -> bool {
-        let held = self.release();
+        let released = match &mut *self.transport.borrow_mut() {
+            Transport::Direct(wire) => wire.sweep(),
+            Transport::Embedded(_) => false,
+        };
         let behind = self.is_behind();
         let listening = self.listening.get();
         let mut pulse = self.pulse.get();
@@ -350,7 +353,7 @@ impl Link {
         if self.wake_at.get().is_some_and(|at| at.is_past(now)) {
             self.wake_reader();
         }
-        held || beats
+        released || beats
     }
 
     fn wake_reader(&self) {

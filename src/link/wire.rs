@@ -28,6 +28,8 @@ pub struct Wire {
     io: Box<dyn Io>,
     /// Nothing is written before the session is in its room, so that one write says all.
     held: bool,
+    /// A sweep of the worker came by while it was held.
+    was_swept: bool,
     /// It took no more when it was written to last.
     blocked: bool,
 }
@@ -46,6 +48,7 @@ impl Wire {
         Self {
             io,
             held: true,
+            was_swept: false,
             blocked: false,
         }
     }
@@ -53,6 +56,13 @@ impl Wire {
     /// Writing may begin; whether it waited for that.
     pub fn release(&mut self) -> bool {
         std::mem::take(&mut self.held)
+    }
+
+    /// A sweep of the worker comes by: one that was held since the last is released, whatever it waits
+    /// for. Whether it is.
+    pub fn sweep(&mut self) -> bool {
+        let waited = std::mem::replace(&mut self.was_swept, true);
+        waited && self.release()
     }
 
     /// Whether nothing can be written now: the task that was told so is woken when something can.
