@@ -124,7 +124,7 @@ pub struct Serve {
 
     /// What carries the rooms' sockets
     #[arg(long, value_name = "TRANSPORT", env = "TALLYROOM_TRANSPORT")]
-    #[arg(hide_possible_values = false, default_value = "direct")]
+    #[arg(default_value = "direct")]
     pub transport: Transport,
 
     #[command(flatten)]

@@ -79,6 +79,8 @@ pub struct Session<M: Model> {
     read: Vec<(Asked<M::Action>, usize)>,
     read_bytes: usize,
     phase: Phase,
+    /// Its room was asked for and has not answered.
+    entering: bool,
     /// Since when the socket is not read because the room cannot take more.
     paused_at: Option<Instant>,
 }
@@ -132,6 +134,7 @@ impl<M: Model> Session<M> {
             read: Vec::new(),
             read_bytes: 0,
             phase: Phase::Live,
+            entering: true,
             paused_at: None,
         };
         if !came.is_empty() {
@@ -141,9 +144,8 @@ impl<M: Model> Session<M> {
             match leases.held(&room) {
                 Some(lease) => session.enter(Ok(lease)),
                 None => {
-                    // Nothing is read before it is in its room, or known that it cannot be.
                     let acquire = leases.acquire(room).into_actor(&session);
-                    ctx.wait(acquire.map(|lease, session, _| session.enter(lease)));
+                    ctx.spawn(acquire.map(|lease, session, _| session.enter(lease)));
                 }
             }
             ctx.spawn(Serving { source });
@@ -154,6 +156,11 @@ impl<M: Model> Session<M> {
     // Entering.
 
     fn enter(&mut self, lease: Result<Rc<Shared<M>>, AcquireError>) {
+        self.entering = false;
+        if self.phase != Phase::Live {
+            // The peer went, or the server stops.
+            return;
+        }
         match lease {
             Ok(lease) => {
                 let from = self.origin();
@@ -275,6 +282,8 @@ impl<M: Model> Session<M> {
             | Phase::Discarding { .. }
             | Phase::Parting { .. }
             | Phase::Over => false,
+            // It is woken when the room answers.
+            Phase::Live if self.entering => false,
             Phase::Live if self.link.own_bytes() >= MAX_OWN_BYTES => {
                 self.wake_at(now + MAX_READ_PAUSE);
                 false
@@ -295,7 +304,12 @@ impl<M: Model> Session<M> {
     }
 
     fn may_read(&mut self, now: Instant) -> bool {
-        matches!(self.phase, Phase::Discarding { .. }) || self.may_take(now)
+        match self.phase {
+            Phase::Discarding { .. } => true,
+            // Once, so that a peer that goes is noticed.
+            Phase::Live if self.entering => self.reader.is_none(),
+            _ => self.may_take(now),
+        }
     }
 
     fn receive(&mut self, input: BytesMut, now: Instant) {
@@ -373,7 +387,9 @@ impl<M: Model> Session<M> {
 
     /// Goes on then, even if nothing happens.
     fn wake_at(&self, at: Instant) {
-        self.link.wake_reader_at(Some(self.worker.tick(at)));
+        // A tick is cut to the millisecond: woken in the one before, it would wait a whole sweep more.
+        let after = at + Duration::from_millis(1);
+        self.link.wake_reader_at(Some(self.worker.tick(after)));
     }
 
     /// Leaves the room, and ends when what is its own is taken.

@@ -4,6 +4,8 @@
 mod support;
 
 use std::{
+    io::{self, Read},
+    net::{Shutdown, TcpStream},
     sync::{Arc, atomic::Ordering},
     thread,
     time::Duration,
@@ -14,6 +16,7 @@ use support::{
     faulty::{Fault, Faulty, OPEN},
     held::HeldJournal,
     in_process::InProcess,
+    raw::{PING, Raw, TEXT, frame},
 };
 use tallyroom::{journal::memory::MemoryJournal, limits::Limits, model::counter::Counter};
 
@@ -174,4 +177,72 @@ fn what_was_asked_by_the_last_who_left_is_in_before_the_room_rests() {
             server.client().first() == SESSIONS as i64
         });
     }
+}
+
+/// Whether nothing comes for a while.
+fn is_silent(mut stream: &TcpStream) -> bool {
+    let patience = stream.read_timeout().unwrap();
+    let a_while = Some(Duration::from_millis(300));
+    stream.set_read_timeout(a_while).unwrap();
+    let read = stream.read(&mut [0]);
+    stream.set_read_timeout(patience).unwrap();
+    read.is_err_and(|err| err.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// A server whose room waits for an append to go to rest, and somebody who waits for that room.
+fn at_a_room_going_to_rest(journal: &Arc<HeldJournal>) -> (InProcess, Raw) {
+    const IDLE: Duration = Duration::from_millis(10);
+    let limits = Limits {
+        room_idle: Some(IDLE),
+        ..Limits::default()
+    };
+    let server = InProcess::start::<Counter>(journal.clone(), limits);
+    let mut last = server.client();
+    last.plus();
+    journal.await_appends(1);
+    last.close();
+    let mut waiting = None;
+    await_that("a newcomer has to wait", || {
+        // Nobody is there for so long that it goes to rest.
+        thread::sleep(10 * IDLE);
+        let newcomer = Raw::open(server.port(), "/");
+        waiting = is_silent(&newcomer.stream).then_some(newcomer);
+        waiting.is_some()
+    });
+    (server, waiting.unwrap())
+}
+
+/// A room that goes to rest waits for what is underway, and whoever comes meanwhile waits for it: they
+/// are answered at once, heard of when they go, and their actions count when they stay.
+#[test]
+fn who_comes_while_a_room_goes_to_rest_is_connected_and_then_let_in() {
+    let journal = HeldJournal::new();
+    let (server, mut waiting) = at_a_room_going_to_rest(&journal);
+    let action = frame(TEXT, PLUS.as_bytes());
+    waiting.write(&frame(PING, b"?")).unwrap();
+    waiting.write(&action).unwrap();
+
+    let mut leaving = Raw::open(server.port(), "/");
+    leaving.stream.shutdown(Shutdown::Write).unwrap();
+    let mut told = Vec::new();
+    leaving.stream.read_to_end(&mut told).unwrap();
+    assert_eq!(told, b"", "it is not in its room");
+
+    journal.release(2);
+    assert_eq!(waiting.next(), Event::Users(1));
+    assert_eq!(waiting.next(), Event::State(1));
+    assert_eq!(waiting.next(), Event::State(2));
+    // Who left was never in.
+    assert!(is_silent(&waiting.stream));
+}
+
+/// A server that stops while somebody waits for a room does not wait for that.
+#[test]
+fn who_waits_for_a_room_when_the_server_stops_is_closed() {
+    let journal = HeldJournal::new();
+    let (server, mut waiting) = at_a_room_going_to_rest(&journal);
+    drop(server);
+    journal.release(1);
+    let mut told = waiting.read_to_end();
+    assert_eq!(told.pop(), Some(Event::Closed(Some(1012))));
 }

@@ -3,24 +3,32 @@
 
 mod support;
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
 use support::{
-    Client, Event, PATIENCE, PLUS, Server, await_that,
+    Client, Event, PLUS, Server, await_that,
     in_process::transport,
-    raw::{Raw, TEXT, frame},
+    raw::{Raw, TEXT, frame, with_little_buffer},
 };
 use tallyroom::socket::Transport;
 
 /// A client that takes little into its own buffer before the server has to keep the rest.
-fn with_little_buffer(server: &Server) -> Raw {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let address: SocketAddr = ([127, 0, 0, 1], server.port()).into();
-    socket.connect(&address.into()).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    Raw::open_by(socket.into(), "/")
+fn client_with_little_buffer(server: &Server) -> Raw {
+    Raw::open_by(with_little_buffer(server.port()), "/")
+}
+
+/// Acts often, and reads until all that is in the state; gives how many users are there now.
+fn act_often(ann: &mut Client, value: &mut i64, mut users: usize) -> usize {
+    ann.send_often(PLUS, 200);
+    *value += 200;
+    loop {
+        match ann.next() {
+            Event::State(newest) if newest == *value => return users,
+            Event::State(_) => {}
+            Event::Users(count) => users = count,
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]
@@ -28,7 +36,7 @@ fn the_others_see_every_state_and_the_server_does_not_grow() {
     const ACTIONS: i64 = 50_000;
     const BURST: i64 = 500;
     let server = Server::start(&["--heartbeat", "0", "--session-rate", "0"]);
-    let mut slow = with_little_buffer(&server);
+    let mut slow = client_with_little_buffer(&server);
     let (mut ann, mut bob) = (server.client(), server.client());
     // What the server has for its readers anyway is there before it is measured.
     ann.send_often(PLUS, BURST as usize);
@@ -70,22 +78,10 @@ fn who_takes_nothing_for_too_long_is_dropped() {
         "0",
     ]);
     let mut ann = server.client();
-    let slow = with_little_buffer(&server);
+    let slow = client_with_little_buffer(&server);
     ann.expect_users(2);
     let mut value = 0;
-    let mut gone = false;
-    while !gone {
-        ann.send_often(PLUS, 200);
-        value += 200;
-        loop {
-            match ann.next() {
-                Event::State(newest) if newest == value => break,
-                Event::State(_) => {}
-                Event::Users(count) => gone = count == 1,
-                other => panic!("{other:?}"),
-            }
-        }
-    }
+    while act_often(&mut ann, &mut value, 2) == 2 {}
     drop(slow);
     ann.plus();
     ann.expect_state(value + 1);
@@ -102,7 +98,7 @@ fn who_reads_slowly_but_steadily_is_not_dropped() {
         "0",
     ]);
     let mut ann = server.client();
-    let mut steady = with_little_buffer(&server);
+    let mut steady = client_with_little_buffer(&server);
     ann.expect_users(2);
     let mut last = Event::State(0);
     for burst in 1..=30 {
@@ -127,7 +123,7 @@ fn who_reads_slowly_but_steadily_is_not_dropped() {
 fn who_is_no_more_than_four_thousand_events_behind_gets_every_one() {
     const BEHIND: usize = 4000;
     let server = Server::start(&["--heartbeat", "0", "--session-rate", "0"]);
-    let mut pausing = with_little_buffer(&server);
+    let mut pausing = client_with_little_buffer(&server);
     let mut ann = server.client();
     for round in 0..3 {
         let from = (round * BEHIND) as i64;
@@ -155,7 +151,7 @@ fn answers_that_nobody_reads_do_not_grow_the_server() {
     const OFFERED: usize = 64 << 20;
     let server = Server::start(&["--heartbeat", "0", "--session-rate", "0"]);
     let mut ann = server.client();
-    let mut deaf = with_little_buffer(&server);
+    let mut deaf = client_with_little_buffer(&server);
     ann.expect_users(2);
     let before = server.resident();
     deaf.stream
@@ -197,7 +193,9 @@ fn a_hundred_who_never_read_cost_next_to_nothing_each() {
         }
     };
     act(&mut ann, 0..10);
-    let deaf: Vec<_> = (0..DEAF).map(|_| with_little_buffer(&server)).collect();
+    let deaf: Vec<_> = (0..DEAF)
+        .map(|_| client_with_little_buffer(&server))
+        .collect();
     ann.expect_users(DEAF + 1);
     let before = server.resident();
     act(&mut ann, 10..10 + ACTIONS / BURST);
@@ -221,21 +219,15 @@ fn who_is_dropped_leaves_at_once_and_who_reads_again_before_stays() {
     let flags = ["--slow-timeout", "3s", "--heartbeat", "0"];
     let server = Server::start(&[&flags[..], &["--session-rate", "0"]].concat());
     let mut ann = server.client();
-    let (mut deaf, mut reading) = (with_little_buffer(&server), with_little_buffer(&server));
+    let (mut deaf, mut reading) = (
+        client_with_little_buffer(&server),
+        client_with_little_buffer(&server),
+    );
     ann.expect_users(3);
     let (mut value, mut last) = (0, 0);
     let mut users = 3;
     while users == 3 {
-        ann.send_often(PLUS, 200);
-        value += 200;
-        loop {
-            match ann.next() {
-                Event::State(newest) if newest == value => break,
-                Event::State(_) => {}
-                Event::Users(count) => users = count,
-                other => panic!("{other:?}"),
-            }
-        }
+        users = act_often(&mut ann, &mut value, users);
         // Far less than there is, but again and again.
         match reading.next() {
             Event::State(state) => last = state.max(last),
@@ -277,7 +269,7 @@ fn who_is_dropped_frees_its_place() {
     ];
     let server = Server::start(&[&flags[..], &["--max-connections", "2"]].concat());
     let mut ann = server.client();
-    let deaf = with_little_buffer(&server);
+    let deaf = client_with_little_buffer(&server);
     let mut value = 0;
     let mut let_in = None;
     await_that("there is place again", || {

@@ -5,20 +5,19 @@ mod support;
 
 use std::{
     io::{Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::Shutdown,
     thread,
     time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
 use support::{
-    Client, Event, PATIENCE, PLUS, Server, await_that,
+    Client, Event, PLUS, Server, await_that,
     http::{HANDSHAKE, exchange_by, get},
     in_process::{InProcess, transport},
     network::Network,
-    raw::{CLOSE, PING, Raw, TEXT, frame},
+    raw::{CLOSE, PING, Raw, TEXT, frame, with_little_buffer},
 };
 use tallyroom::{
     model::{By, Model},
@@ -42,15 +41,6 @@ fn open_with(server: &Server, behind: &[u8]) -> Raw {
     let bytes = [&handshake("/", "")[..], behind].concat();
     stream.write_all(&bytes).unwrap();
     Raw::answered(stream)
-}
-
-fn with_little_buffer(port: u16) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let address: SocketAddr = ([127, 0, 0, 1], port).into();
-    socket.connect(&address.into()).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.into()
 }
 
 /// Whether the transport is the direct one, of which more is promised.

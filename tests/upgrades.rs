@@ -5,14 +5,14 @@ mod support;
 
 use std::{
     io::{Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::Shutdown,
     time::{Duration, Instant},
 };
 
-use socket2::{Domain, Socket, Type};
 use support::{
-    PATIENCE, PLUS, Server, await_that,
+    PLUS, Server, await_that,
     http::{HANDSHAKE, get},
+    raw::with_little_buffer,
 };
 
 const TRANSPORTS: [&str; 2] = ["direct", "embedded"];
@@ -181,16 +181,6 @@ fn a_room_is_read_by_whoever_wants_an_upgrade_too() {
             assert!(lines.contains(&line), "{transport}: no {line} in {lines:?}");
         }
     }
-}
-
-/// A connection that takes little at a time, so that the server waits in each of its writes.
-fn with_little_buffer(port: u16) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let address: SocketAddr = ([127, 0, 0, 1], port).into();
-    socket.connect(&address.into()).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.into()
 }
 
 /// Its connection stayed open for as long as a request's body may take where the reader was slower than

@@ -195,6 +195,16 @@ fn merged_frames_keep_every_state_or_the_newest() {
     assert_eq!((merged.events, merged.every.len()), (2, 8));
 }
 
+#[test]
+fn a_count_that_was_told_already_keeps_nothing_that_nobody_waits_for() {
+    let mut recent = Recent::new(None);
+    let mut outbox = enter(&mut recent);
+    recent.push_users(users(TELL_AT_ONCE));
+    recent.push_users(users(TELL_AT_ONCE));
+    while outbox.next(Some(&mut recent)).is_some() {}
+    assert!(recent.is_empty());
+}
+
 proptest! {
     /// Whatever happens in whatever order: states only rise, the newest always comes, nothing
     /// is kept that nobody waits for, and nobody waits for what is gone.

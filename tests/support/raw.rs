@@ -2,10 +2,12 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{Shutdown, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
 };
 
-use super::{Event, connect};
+use socket2::{Domain, Socket, Type};
+
+use super::{Event, PATIENCE, connect};
 
 pub const TEXT: u8 = 0x81;
 pub const BINARY: u8 = 0x82;
@@ -154,6 +156,16 @@ impl Raw {
 
 /// Ends a connection with a reset: what a crash of the other machine's process looks like.
 pub fn reset(stream: TcpStream) {
-    let socket = socket2::Socket::from(stream);
+    let socket = Socket::from(stream);
     socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+}
+
+/// A connection that takes little into its own buffer before the server has to keep the rest.
+pub fn with_little_buffer(port: u16) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let address: SocketAddr = ([127, 0, 0, 1], port).into();
+    socket.connect(&address.into()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.into()
 }
