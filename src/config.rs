@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod commands;
+pub mod tls;
 pub mod values;
 
 use std::{fmt, path::PathBuf, str::FromStr};
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 use self::{
     commands::Ask,
+    tls::TlsFlags,
     values::{Count, Size, Span},
 };
 use crate::{
@@ -126,6 +128,9 @@ pub struct Serve {
     #[arg(long, value_name = "TRANSPORT", env = "TALLYROOM_TRANSPORT")]
     #[arg(default_value = "direct")]
     pub transport: Transport,
+
+    #[command(flatten)]
+    pub tls: TlsFlags,
 
     #[command(flatten)]
     pub limits: LimitFlags,

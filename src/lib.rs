@@ -22,7 +22,7 @@
 //! other end: a client of a room for programs.
 //!
 //! **Top.** [`config`] reads flags, [`command`] asks a running server, [`listen`] binds addresses,
-//! [`server`] builds the parts, serves and drains.
+//! [`tls`] has the server's certificate, [`server`] builds the parts, serves and drains.
 //!
 //! # Put into an `App` of one's own
 //!
@@ -89,6 +89,7 @@ pub mod server;
 pub mod session;
 pub mod settled;
 pub mod socket;
+pub mod tls;
 pub mod waiting;
 
 pub use crate::{

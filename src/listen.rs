@@ -15,6 +15,27 @@ const BACKLOG: i32 = 4096;
 /// How often a free port is drawn again that turns out to be taken in the other address family.
 const TRIES: usize = 20;
 
+/// Binds the listeners of all addresses, and says where to point a browser by `http` or `https`; one
+/// that is named twice is bound once.
+///
+/// # Errors
+///
+/// As [`bind`].
+pub fn bind_all(listen: &[Listen], scheme: &str) -> io::Result<(Vec<TcpListener>, Vec<String>)> {
+    let mut listeners = Vec::new();
+    let mut reached = Vec::new();
+    for (nth, address) in listen.iter().enumerate() {
+        let said_before = listen[..nth].contains(address);
+        if said_before && address.port != 0 {
+            continue;
+        }
+        let bound = bind(address)?;
+        reached.extend(urls(address, &bound, scheme));
+        listeners.extend(bound);
+    }
+    Ok((listeners, reached))
+}
+
 /// Binds the listeners of an address: `localhost` is both 127.0.0.1 and \[::1\], as far as the
 /// machine has them, on one port.
 ///
@@ -100,14 +121,14 @@ fn explain(listen: &Listen, err: &io::Error) -> io::Error {
 }
 
 /// Where to point a browser: one URL for each address that somebody can reach.
-pub fn urls(listen: &Listen, listeners: &[TcpListener]) -> Vec<String> {
+pub fn urls(listen: &Listen, listeners: &[TcpListener], scheme: &str) -> Vec<String> {
     let Some(address) = listeners
         .first()
         .and_then(|listener| listener.local_addr().ok())
     else {
         return Vec::new();
     };
-    let url = |host: &str| format!("http://{host}:{}/", address.port());
+    let url = |host: &str| format!("{scheme}://{host}:{}/", address.port());
     if !address.ip().is_unspecified() {
         return match listen.host.contains(':') {
             true => vec![url(&format!("[{}]", listen.host))],

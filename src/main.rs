@@ -55,6 +55,7 @@ fn default_log(asked: &Command) -> String {
 
 async fn run(serve: Serve) -> io::Result<()> {
     let shutdown = server::stop_signal()?;
+    let tls = serve.tls.open()?;
     let journal: Arc<dyn Journal> = match &serve.store {
         Store::Memory => Arc::new(MemoryJournal::new()),
         Store::Disk(folder) => {
@@ -63,17 +64,8 @@ async fn run(serve: Serve) -> io::Result<()> {
             Arc::new(opened.map_err(io::Error::other)?)
         }
     };
-    let mut listeners = Vec::new();
-    let mut urls = Vec::new();
-    for (nth, listen) in serve.listen.iter().enumerate() {
-        let said_before = serve.listen[..nth].contains(listen);
-        if said_before && listen.port != 0 {
-            continue;
-        }
-        let bound = listen::bind(listen)?;
-        urls.extend(listen::urls(listen, &bound));
-        listeners.extend(bound);
-    }
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let (listeners, urls) = listen::bind_all(&serve.listen, scheme)?;
     let beyond_loopback = listeners
         .iter()
         .filter_map(|listener| listener.local_addr().ok())
@@ -99,6 +91,7 @@ async fn run(serve: Serve) -> io::Result<()> {
         },
         workers: serve.workers.into(),
         transport: serve.transport,
+        tls,
     };
     server::run::<Counter>(server, listeners, shutdown).await
 }

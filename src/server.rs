@@ -1,6 +1,8 @@
 //! Builds the parts, serves, and drains: [`run`] is the whole life of a server.
 
 use std::{
+    fmt,
+    future::pending,
     io,
     net::{Shutdown, SocketAddr, TcpListener},
     sync::Arc,
@@ -9,9 +11,12 @@ use std::{
 };
 
 use actix::prelude::*;
-use actix_http::{HttpService, Request, error::DispatchError};
-use actix_server::{GracefulShutdownSignal, Server as Serving};
-use actix_service::{ServiceFactory, map_config};
+use actix_codec::{AsyncRead, AsyncWrite};
+use actix_http::{
+    HttpServiceBuilder, Protocol, Request, Response, body::BoxBody, error::DispatchError,
+};
+use actix_server::{GracefulShutdownSignal, Server as Serving, ServerBuilder};
+use actix_service::{Service, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::{
     App, Error, HttpServer,
     dev::{AppConfig, ServiceResponse},
@@ -24,6 +29,7 @@ use actix_web::{
 };
 use socket2::SockRef;
 use tokio::sync::oneshot;
+use tokio_rustls::server::TlsStream;
 
 use crate::{
     config::Listen,
@@ -36,6 +42,7 @@ use crate::{
     socket::{
         Sockets, Transport, admission::Admission, direct::UpgradeFactory, handshake::ListensOn,
     },
+    tls::{Handshakes, Tls},
 };
 
 /// How long requests may take to end once the server stops and its sessions are gone, in seconds.
@@ -61,6 +68,8 @@ pub struct Server {
     /// Worker threads; 0: as many as there are processors.
     pub workers: usize,
     pub transport: Transport,
+    /// By what certificate to speak TLS; `None`: plain HTTP.
+    pub tls: Option<Tls>,
 }
 
 /// Serves the rooms of a model at an address, in memory and with the default limits, until the
@@ -76,7 +85,8 @@ pub async fn serve<M: Model>(address: &str) -> io::Result<()> {
         io::Error::new(io::ErrorKind::InvalidInput, message)
     })?;
     let listeners = listen::bind(&listen)?;
-    log::info!("open {}", listen::urls(&listen, &listeners).join(" or "));
+    let urls = listen::urls(&listen, &listeners, "http");
+    log::info!("open {}", urls.join(" or "));
     let server = Server {
         journal: Arc::new(MemoryJournal::new()),
         limits: Limits::default(),
@@ -84,6 +94,7 @@ pub async fn serve<M: Model>(address: &str) -> io::Result<()> {
         page: Page::default(),
         workers: 0,
         transport: Transport::default(),
+        tls: None,
     };
     run::<M>(server, listeners, shutdown).await
 }
@@ -109,8 +120,13 @@ pub async fn run<M: Model>(
         page,
         workers,
         transport,
+        tls,
     } = server;
     let limits = Arc::new(limits);
+    let handshakes = tls
+        .as_ref()
+        .map(|tls| tls.handshakes(limits.handshake_timeout));
+    let handshakes = handshakes.transpose().map_err(io::Error::other)?;
     let owners = Arbiter::new();
     let rooms = {
         let (journal, limits) = (journal.clone(), limits.clone());
@@ -129,14 +145,22 @@ pub async fn run<M: Model>(
         0 => available_parallelism()?.get(),
         workers => workers,
     };
-    let serving = match transport {
-        Transport::Direct => assembly.direct(listeners, workers)?,
-        Transport::Embedded => assembly.embedded(listeners, workers)?,
+    let serving = match (transport, handshakes) {
+        (Transport::Direct, None) => assembly.direct(listeners, workers)?,
+        (Transport::Embedded, None) => assembly.embedded(listeners, workers)?,
+        (_, Some(handshakes)) => assembly.secure(transport, &handshakes, listeners, workers)?,
     };
     let handle = serving.handle();
     let mut serving = std::pin::pin!(serving);
+    let never = async {
+        match tls {
+            Some(tls) => tls.watch().await,
+            None => pending().await,
+        }
+    };
     tokio::select! {
         ended = &mut serving => return ended,
+        never = never => match never {},
         () = shutdown => {}
     }
     let refuse = async {
@@ -162,6 +186,9 @@ pub async fn run<M: Model>(
     ended
 }
 
+/// A connection on which TLS is agreed on, and what is spoken over it by whom.
+type Secured = (TlsStream<TcpStream>, Protocol, Option<SocketAddr>);
+
 /// What is put together on every worker.
 struct Assembly<M: Model> {
     sockets: Sockets<M>,
@@ -171,13 +198,7 @@ struct Assembly<M: Model> {
 
 impl<M: Model> Assembly<M> {
     fn direct(self, listeners: Vec<TcpListener>, workers: usize) -> io::Result<Serving> {
-        let limits = self.sockets.limits().clone();
-        let mut server = Serving::build()
-            .disable_signals()
-            .workers(workers)
-            .shutdown_timeout(SHUTDOWN_TIMEOUT)
-            .max_concurrent_connections(max_concurrent(&limits));
-        let stopping = server.graceful_shutdown_signal();
+        let (mut server, stopping) = self.build(workers);
         let assembly = Arc::new(self);
         for listener in listeners {
             let address = listener.local_addr()?;
@@ -187,6 +208,53 @@ impl<M: Model> Assembly<M> {
             })?;
         }
         Ok(server.run())
+    }
+
+    /// Serves by TLS.
+    ///
+    /// Not by what `HttpServer` has for it: that offers HTTP/2 first, since our client has it compiled
+    /// in, and a WebSocket is one of HTTP/1.1. It also takes 256 handshakes at a time and then nobody,
+    /// so that as many clients that say nothing would keep all others out.
+    fn secure(
+        self,
+        transport: Transport,
+        handshakes: &Handshakes,
+        listeners: Vec<TcpListener>,
+        workers: usize,
+    ) -> io::Result<Serving> {
+        let (mut server, stopping) = self.build(workers);
+        let assembly = Arc::new(self);
+        for listener in listeners {
+            let address = listener.local_addr()?;
+            let name = address.to_string();
+            let (assembly, stopping) = (assembly.clone(), stopping.clone());
+            let handshakes = handshakes.clone();
+            server = match transport {
+                Transport::Direct => server.listen(name, listener, move || {
+                    let http = assembly.http(address, stopping.clone());
+                    let (sockets, app) = (assembly.sockets.clone(), assembly.app(address));
+                    let upgrade = UpgradeFactory::new(sockets, app);
+                    let http = http.upgrade(upgrade).finish(assembly.app(address));
+                    assembly.after_handshake(handshakes.clone(), http)
+                })?,
+                Transport::Embedded => server.listen(name, listener, move || {
+                    let http = assembly.http(address, stopping.clone());
+                    let http = http.h1_write_buffer_size(WRITE_BUFFER);
+                    assembly.after_handshake(handshakes.clone(), http.finish(assembly.app(address)))
+                })?,
+            };
+        }
+        Ok(server.run())
+    }
+
+    fn build(&self, workers: usize) -> (ServerBuilder, GracefulShutdownSignal) {
+        let server = Serving::build()
+            .disable_signals()
+            .workers(workers)
+            .shutdown_timeout(SHUTDOWN_TIMEOUT)
+            .max_concurrent_connections(max_concurrent(self.sockets.limits()));
+        let stopping = server.graceful_shutdown_signal();
+        (server, stopping)
     }
 
     /// What serves the connections of one listener on one worker.
@@ -201,21 +269,69 @@ impl<M: Model> Assembly<M> {
         Error = DispatchError,
         InitError = (),
     > + use<M> {
-        let limits = self.sockets.limits();
-        let slow_timeout = limits.slow_timeout;
-        HttpService::build()
-            .graceful_shutdown_signal(move || {
-                let stopping = stopping.clone();
-                async move { stopping.notified().await }
-            })
-            .client_disconnect_timeout(Duration::ZERO)
-            .client_request_timeout(limits.handshake_timeout.unwrap_or(Duration::ZERO))
-            .local_addr(address)
+        let slow_timeout = self.sockets.limits().slow_timeout;
+        self.http(address, stopping)
             .tcp_nodelay(true)
             .on_connect_ext(move |stream: &TcpStream, _| tune(&SockRef::from(stream), slow_timeout))
             .upgrade(UpgradeFactory::new(self.sockets.clone(), self.app(address)))
             .finish(self.app(address))
             .tcp()
+    }
+
+    /// HTTP as it is on every connection, whatever carries its bytes.
+    fn http<T, S>(
+        &self,
+        address: SocketAddr,
+        stopping: GracefulShutdownSignal,
+    ) -> HttpServiceBuilder<T, S>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+        S: ServiceFactory<Request, Config = ()>,
+        S::Error: Into<Response<BoxBody>> + 'static,
+        S::InitError: fmt::Debug,
+        <S::Service as Service<Request>>::Future: 'static,
+    {
+        let request_timeout = self.sockets.limits().handshake_timeout;
+        HttpServiceBuilder::default()
+            .graceful_shutdown_signal(move || {
+                let stopping = stopping.clone();
+                async move { stopping.notified().await }
+            })
+            .client_disconnect_timeout(Duration::ZERO)
+            .client_request_timeout(request_timeout.unwrap_or(Duration::ZERO))
+            .local_addr(address)
+    }
+
+    /// What shakes hands by TLS, and then serves HTTP.
+    fn after_handshake<H>(
+        &self,
+        handshakes: Handshakes,
+        http: H,
+    ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = (), InitError = ()> + use<M, H>
+    where
+        H: ServiceFactory<
+                Secured,
+                Config = (),
+                Response = (),
+                Error = DispatchError,
+                InitError = (),
+            >,
+    {
+        let slow_timeout = self.sockets.limits().slow_timeout;
+        let shake_hands = fn_service(move |stream: TcpStream| {
+            let handshakes = handshakes.clone();
+            async move {
+                // Where the kernel does not know it, what is written may wait a moment for more.
+                let _ = stream.set_nodelay(true);
+                tune(&SockRef::from(&stream), slow_timeout);
+                let peer = stream.peer_addr().ok();
+                let accepted = handshakes.accept(stream).await;
+                // A client's mistake, which it is told by TLS.
+                let stream = accepted.map_err(|err| log::debug!("no TLS was agreed on: {err}"))?;
+                Ok((stream, Protocol::Http1, peer))
+            }
+        });
+        shake_hands.and_then(http.map_err(drop))
     }
 
     /// The application as one listener has it.

@@ -11,7 +11,7 @@ use std::{
 
 use support::{Server, await_that, command, http::get};
 
-const FLAGS: [&str; 21] = [
+const FLAGS: [&str; 24] = [
     "--listen",
     "--store",
     "--keep-entries",
@@ -21,6 +21,9 @@ const FLAGS: [&str; 21] = [
     "--static",
     "--workers",
     "--transport",
+    "--tls-cert",
+    "--tls-key",
+    "--tls-self-signed",
     "--max-message-bytes",
     "--max-state-bytes",
     "--max-clients-per-room",
@@ -54,7 +57,9 @@ fn help_names_every_flag_and_its_variable() {
         let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
         for flag in FLAGS {
             let variable = variable(flag);
-            assert!(words.contains(&format!("{flag} <")), "{flag}");
+            // One that takes no value is followed by what it does.
+            let value = if flag == "--tls-self-signed" { "" } else { "<" };
+            assert!(words.contains(&format!("{flag} {value}")), "{flag}");
             assert!(words.contains(&format!("[env: {variable}=")), "{variable}");
         }
         let listed = help

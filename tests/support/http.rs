@@ -1,9 +1,6 @@
 //! HTTP by hand: one request, one answer.
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-};
+use std::io::{Read, Write};
 
 use serde_json::Value;
 
@@ -141,7 +138,7 @@ pub fn exchange(port: u16, request: &[u8]) -> Answer {
 }
 
 /// Sends bytes by a connection and reads one answer, and nothing beyond it.
-pub fn exchange_by(stream: &mut TcpStream, request: &[u8]) -> Answer {
+pub fn exchange_by(stream: &mut (impl Read + Write), request: &[u8]) -> Answer {
     stream.write_all(request).unwrap();
     let mut answer = read_head(stream);
     let bodyless = request.starts_with(b"HEAD ") || matches!(answer.status, 101 | 304);
@@ -160,7 +157,7 @@ pub fn exchange_by(stream: &mut TcpStream, request: &[u8]) -> Answer {
     answer
 }
 
-fn read_head(stream: &mut TcpStream) -> Answer {
+fn read_head(stream: &mut impl Read) -> Answer {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {
         bytes.push(read_byte(stream));
@@ -180,7 +177,7 @@ fn read_head(stream: &mut TcpStream) -> Answer {
 }
 
 /// A body whose length was not known beforehand (RFC 9112, section 7.1).
-fn read_chunks(stream: &mut TcpStream) -> Vec<u8> {
+fn read_chunks(stream: &mut impl Read) -> Vec<u8> {
     let mut body = Vec::new();
     loop {
         let mut line = Vec::new();
@@ -198,7 +195,7 @@ fn read_chunks(stream: &mut TcpStream) -> Vec<u8> {
     }
 }
 
-fn read_byte(stream: &mut TcpStream) -> u8 {
+fn read_byte(stream: &mut impl Read) -> u8 {
     let mut byte = [0];
     stream.read_exact(&mut byte).unwrap();
     byte[0]

@@ -34,6 +34,7 @@ impl InProcess {
                 page: Page::default(),
                 workers: 2,
                 transport: transport(),
+                tls: None,
             };
             let shutdown = async {
                 let _ = stopped.await;

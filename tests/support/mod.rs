@@ -84,10 +84,9 @@ impl Server {
         let mut port = None;
         await_that("the server says where it listens", || {
             let log = self.log();
-            let url = log
-                .split_once("open http://")
-                .map(|(_, url)| url.to_owned());
-            let url = url.and_then(|url| url.split_once('/').map(|(url, _)| url.to_owned()));
+            let url = log.split_once("open http").map(|(_, url)| url);
+            let url = url.and_then(|url| url.trim_start_matches('s').strip_prefix("://"));
+            let url = url.and_then(|url| url.split_once('/').map(|(url, _)| url));
             port = url.and_then(|url| url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()));
             let ended = self.child.try_wait().unwrap();
             assert!(
