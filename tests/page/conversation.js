@@ -1,13 +1,14 @@
 // @ts-check
 /**
- * Holds a conversation of `docs/protocol/` with client.js: the runner plays the server, and says what the client must
- * send and show.
+ * Holds a conversation of `docs/protocol/` with a client, client.js unless another one is given: the runner plays the
+ * server, and says what the client must send and show.
  */
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
+import { readdir, readFile } from "node:fs/promises";
 import { isDeepStrictEqual } from "node:util";
-import WebSocket, { WebSocketServer } from "ws";
+import { WebSocketServer } from "ws";
 import { connect } from "../../static/client.js";
 import { fakeWindow } from "./fake-server.js";
 import { PATIENCE, until } from "./harness.js";
@@ -26,46 +27,51 @@ const VALUES = /** @type {Record<string, any>} */ ({
   $rev2: 57,
 });
 
+/**
+ * @typedef {object} Library what is under test
+ * @property {(action: any) => void} act
+ * @property {() => { value: any, pending: number, users: number | null, refused: string[], unsure: number, ended: boolean }} shown
+ * @property {() => boolean} isCut whether it has noticed that its connection is gone
+ * @property {() => void} close
+ */
+
+/** @param {string} url @returns {Library} */
+function pageClient(url) {
+  /** @type {string[]} */
+  const refused = [];
+  const onerror = (/** @type {any} */ error) => error.n !== undefined && refused.push(error.code);
+  const fetch = () => Promise.reject(new Error("a conversation is held by WebSocket"));
+  // Pauses that are as short as they may be drawn, on the whole.
+  const random = () => Math.random() / 10;
+  const room = connect(url.replace(/^ws/, "http"), { onerror, random, window: fakeWindow({ fetch }) });
+  return {
+    act: (action) => room.send(action),
+    shown() {
+      const { value, pending, users, unsure, connection } = room.snapshot;
+      return { value, pending, users, refused, unsure: unsure.length, ended: connection === "closed" };
+    },
+    isCut: () => room.snapshot.connection !== "live",
+    close: () => room.close(),
+  };
+}
+
 /** A library under test, and the sockets that it opened. */
 class Client {
   /** @type {{ socket: import("ws").WebSocket, protocols: string[] }[]} */
   arrivals = [];
   /** @type {import("ws").WebSocket | null} */
   socket = null;
-  /** The same one, on the client's side. @type {WebSocket | null} */
-  own = null;
   /** @type {any[]} sent, and not asked for yet */
   messages = [];
-  /** @type {string[]} */
-  refused = [];
-  /** @type {import("../../static/client.js").Room} */
-  room;
 
-  /** @param {string} url */
-  constructor(url) {
-    const onerror = (/** @type {any} */ error) => error.n !== undefined && this.refused.push(error.code);
-    const notice = (/** @type {WebSocket} */ socket) => (this.own = socket);
-    class Noticed extends WebSocket {
-      /**
-       * @param {string} address
-       * @param {string[]} protocols
-       */
-      constructor(address, protocols) {
-        super(address, protocols);
-        notice(this);
-      }
-    }
-    const fetch = () => Promise.reject(new Error("a conversation is held by WebSocket"));
-    // Pauses that are as short as they may be drawn, on the whole.
-    const random = () => Math.random() / 10;
-    this.room = connect(url, { onerror, random, window: fakeWindow({ fetch, WebSocket: Noticed }) });
+  /** @param {Library} library */
+  constructor(library) {
+    this.library = library;
   }
 
   /** What is shown, as far as `expected` names it. @param {any} expected */
   shown(expected) {
-    const { value, pending, users, unsure, connection } = this.room.snapshot;
-    const all = { value, pending, users, refused: this.refused, unsure: unsure.length, ended: connection === "closed" };
-    return Object.fromEntries(Object.entries(all).filter(([name]) => name in expected));
+    return Object.fromEntries(Object.entries(this.library.shown()).filter(([name]) => name in expected));
   }
 }
 
@@ -75,9 +81,13 @@ class Runner {
   /** @type {Map<string, any>} */
   names = new Map([["$room", "main"]]);
 
-  /** @param {WebSocketServer} server */
-  constructor(server) {
+  /**
+   * @param {WebSocketServer} server
+   * @param {(url: string) => Library} open
+   */
+  constructor(server, open) {
     this.server = server;
+    this.open = open;
     server.on("connection", (socket, request) => {
       const client = this.clients.get((request.url ?? "").slice("/r/main?".length)) ?? assert.fail(`a socket at ${request.url}`);
       const protocols = (request.headers["sec-websocket-protocol"] ?? "").split(/,\s*/);
@@ -89,7 +99,7 @@ class Runner {
   /** @param {string} name */
   client(name) {
     const { port } = /** @type {import("node:net").AddressInfo} */ (this.server.address());
-    const client = this.clients.get(name) ?? new Client(`http://127.0.0.1:${port}/r/main?${name}`);
+    const client = this.clients.get(name) ?? new Client(this.open(`ws://127.0.0.1:${port}/r/main?${name}`));
     this.clients.set(name, client);
     return client;
   }
@@ -98,7 +108,7 @@ class Runner {
   async take(step) {
     if (step.side === "server" || step.may || step.stop || step.request) return;
     if (step.connect) await this.connected(this.client(step.connect), step);
-    else if (step.act) this.client(step.act).room.send(step.action);
+    else if (step.act) this.client(step.act).library.act(step.action);
     else if (step.shows) await this.shows(this.client(step.shows.client), step.shows);
     else if (step.wait !== undefined) await this.wait(step.wait);
     else if (step.disconnect) await this.cut(this.client(step.disconnect));
@@ -113,7 +123,7 @@ class Runner {
    * @param {any} step
    */
   async connected(client, { protocols = [] }) {
-    await until(() => client.arrivals.length > 0, () => `no socket was opened; shown: ${JSON.stringify(client.room.snapshot)}`);
+    await until(() => client.arrivals.length > 0, () => `no socket was opened; shown: ${JSON.stringify(client.library.shown())}`);
     const arrival = client.arrivals.shift() ?? assert.fail();
     client.socket = arrival.socket;
     const offered = [...arrival.protocols].sort();
@@ -123,9 +133,8 @@ class Runner {
 
   /** What comes next is asked of a client that has noticed. @param {Client} client */
   async cut(client) {
-    const { own } = client;
     client.socket?.terminate();
-    await until(() => own?.readyState === WebSocket.CLOSED, () => "it does not notice that it is cut off");
+    await until(() => client.library.isCut(), () => "it does not notice that it is cut off");
   }
 
   /**
@@ -206,15 +215,30 @@ class Runner {
   }
 
   close() {
-    for (const { room } of this.clients.values()) room.close();
+    for (const { library } of this.clients.values()) library.close();
   }
 }
 
-/** @param {{ steps: any[] }} conversation */
-export async function hold({ steps }) {
+/** The conversations that have a client's side. */
+export async function forClients() {
+  const folder = new URL("../../docs/protocol/", import.meta.url);
+  const files = (await readdir(folder)).filter((name) => name.endsWith(".json"));
+  const read = async (/** @type {string} */ name) => ({ name, ...JSON.parse(await readFile(new URL(name, folder), "utf8")) });
+  const all = await Promise.all(files.map(read));
+  const ours = all.filter(({ sides = ["client"] }) => sides.includes("client"));
+  // As `tests/support/conversation.rs` has it.
+  assert.equal(ours.length, 23, "a conversation for clients is missing, or new");
+  return ours;
+}
+
+/**
+ * @param {{ steps: any[] }} conversation
+ * @param {(url: string) => Library} [open]
+ */
+export async function hold({ steps }, open = pageClient) {
   const server = new WebSocketServer({ port: 0, host: "127.0.0.1", handleProtocols: () => "tallyroom.v1" });
   await once(server, "listening");
-  const runner = new Runner(server);
+  const runner = new Runner(server, open);
   try {
     for (const [index, step] of steps.entries()) {
       try {
