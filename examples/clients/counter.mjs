@@ -15,7 +15,7 @@ import WebSocket from "ws";
 
 const FINAL_CODES = new Set([1000, 1002, 1007, 1009, 4401, 4403, 4404, 4409]); // whoever came back would be closed so again
 const CUT = 1006;
-const FIRST_PAUSE = 500; // all in milliseconds; of a pause a part is drawn
+const FIRST_PAUSE = 500; // all in milliseconds; how much of it is waited is drawn, so that not all come at once
 const LONGEST_PAUSE = 15_000;
 const STEADY_AFTER = 5_000; // some servers accept and then fail
 const PATIENCE = 10_000; // for the welcome to come, and for the close after a bye
@@ -34,8 +34,10 @@ export class Room {
   unsure = [];
   #state = null;
   #socket = null;
+  #onWire = Infinity;
+  #heldUntil = 0;
   #longest = FIRST_PAUSE;
-  #url; #onChange; #id; #epoch; #firstSent; #settled; #last; #mine; #window; #onWire; #heldUntil; #silence; #bye; #steadyAt;
+  #url; #onChange; #id; #epoch; #firstSent; #settled; #last; #mine; #window; #silence; #bye; #steadyAt;
   #deadline; #hold; // timers
 
   constructor(url, onChange = () => {}) {
@@ -88,8 +90,6 @@ export class Room {
     this.#socket = socket;
     this.#bye = null;
     this.#steadyAt = Infinity;
-    this.#onWire = Infinity; // nothing is sent before the welcome
-    this.#heldUntil = 0;
     this.#silence = PATIENCE;
     this.#listen();
   }
@@ -112,7 +112,8 @@ export class Room {
     const socket = this.#socket;
     this.#socket = null;
     this.connected = false;
-    this.#onWire = Infinity;
+    this.#onWire = Infinity; // nothing is sent before the next welcome
+    this.#heldUntil = 0;
     clearTimeout(this.#deadline);
     clearTimeout(this.#hold);
     socket?.terminate();
@@ -197,7 +198,9 @@ export class Room {
   }
 
   #takeEffect() {
-    for (const [n, { rev }] of this.#mine) if (rev !== null && rev <= this.#state?.rev) this.#mine.delete(n);
+    // Revisions of another epoch say nothing.
+    const shown = this.#state?.epoch === this.#epoch ? this.#state?.rev : -1;
+    for (const [n, { rev }] of this.#mine) if (rev !== null && rev <= shown) this.#mine.delete(n);
   }
 
   #isForgotten({ epoch, n }) {

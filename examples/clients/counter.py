@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 FINAL_CODES = {1000, 1002, 1007, 1009, 4401, 4403, 4404, 4409}  # whoever came back would be closed so again
 CUT = 1006
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds, of which a part is drawn
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds; how much of it is waited is drawn, so that not all come at once
 STEADY_AFTER = 5.0  # seconds; some servers accept and then fail
 PATIENCE = 10.0  # seconds for the welcome to come, and for the close after a bye
 REMEMBERED = 3600 - 60  # seconds; what is sent now takes its time
@@ -203,7 +203,8 @@ class Room:
         self._take_effect()
 
     def _take_effect(self):
-        shown = self._state["rev"] if self._state else -1
+        # Revisions of another epoch say nothing.
+        shown = self._state["rev"] if self._state and self._state["epoch"] == self._epoch else -1
         self._mine = {n: own for n, own in self._mine.items() if own.rev is None or own.rev > shown}
 
     def _is_forgotten(self, welcome):

@@ -433,6 +433,26 @@ class RealServer(Quiet):
         self.assertIn(b"lines are", out)
         self.assertEqual(json.loads(await self.server.get("/api/rooms/lines"))["value"], -9)
 
+    async def test_the_shell_s_loop_counts_once_over_a_kill_of_the_server(self):
+        blocks = re.findall(r"^```sh\n(.*?)^```$", (PROGRAM.parent / "README.md").read_text(), re.M | re.S)
+        [loop] = [block for block in blocks if "curl" in block]
+        program = loop.replace("localhost:6789", self.server.address)
+        await self.server.kill()
+        came = asyncio.Event()
+
+        async def hang_up(_, writer):
+            writer.transport.abort()
+            came.set()
+
+        host, port = self.server.address.split(":")
+        async with await asyncio.start_server(hang_up, host, int(port)):
+            ran = await asyncio.create_subprocess_exec("sh", "-euc", program, cwd=self.folder, stdout=-1)
+            await asyncio.wait_for(came.wait(), PATIENCE)
+        self.server.start()
+        out, _ = await asyncio.wait_for(ran.communicate(), PATIENCE)
+        self.assertEqual(ran.returncode, 0)
+        self.assertRegex(out.decode(), r'^200: \{"room":"door",.*"rev":1,"value":1\}\n\{.*"value":1,"users":0\}')
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -7,7 +7,8 @@ use std::{fs, path::Path};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-/// How many of them have a client's side; `tests/page/protocol.test.js` has the same number.
+/// How many of them have a client's side; `tests/page/conversation.js` and `tests/clients/reconnecting.py` have the
+/// same number.
 pub const FOR_CLIENTS: usize = 23;
 
 /// One file.
