@@ -5,7 +5,8 @@ use actix_web::web::Bytes;
 
 use crate::{
     ids::{OwnerId, SessionId},
-    outbox::{States, Takes, UsersFrame},
+    limits::MAX_EVENTS_BEHIND,
+    outbox::{States, Takes, TellFrame, UsersFrame},
 };
 
 /// What a room tells the sessions of one worker.
@@ -20,6 +21,10 @@ pub struct Deliver {
     pub answers: Vec<Answer>,
     pub users: Option<UsersFrame>,
     pub states: Option<States>,
+    /// Messages of the model's own.
+    pub tells: Vec<TellFrame>,
+    /// Some of them were too many to be kept until now: whoever is in by now has missed them.
+    pub missed: bool,
 }
 
 /// What a newcomer is told first.
@@ -70,6 +75,8 @@ impl Deliver {
             answers: Vec::new(),
             users: None,
             states: None,
+            tells: Vec::new(),
+            missed: false,
         }
     }
 
@@ -92,6 +99,13 @@ impl Deliver {
             }
             (states, later) => later.or(states),
         };
+        self.tells.extend(later.tells);
+        self.missed |= later.missed;
+        let bytes: usize = self.tells.iter().map(|tell| tell.frame.len()).sum();
+        if bytes > max_bytes || self.tells.len() as u64 > MAX_EVENTS_BEHIND {
+            self.tells = Vec::new();
+            self.missed = true;
+        }
         None
     }
 

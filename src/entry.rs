@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    ids::{BatchId, ClientId, Epoch, Millis, Revision},
+    ids::{BatchId, ClientId, Epoch, Millis, Name, Revision},
+    model::By,
     rejection::Rejection,
 };
 
@@ -20,6 +21,49 @@ pub struct Entry {
     pub n: Option<u64>,
     /// The model's action as JSON.
     pub action: Box<RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acting: Option<Box<Acting>>,
+}
+
+/// What is known of the session that an action came by, where a model's sessions have names or numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acting {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordinal: Option<u64>,
+}
+
+impl Acting {
+    /// `None` where nothing is known.
+    pub fn of(by: &By) -> Option<Box<Self>> {
+        let By { name, ordinal, .. } = by;
+        let known = name.is_some() || ordinal.is_some();
+        known.then(|| {
+            Box::new(Self {
+                name: name.clone(),
+                ordinal: *ordinal,
+            })
+        })
+    }
+}
+
+impl Entry {
+    /// Who made it, in a batch of that time.
+    pub fn by(&self, at: Millis) -> By {
+        let acting = self.acting.as_deref();
+        By {
+            client: self.client,
+            name: acting.and_then(|acting| acting.name.clone()),
+            ordinal: self.ordinal(),
+            rev: self.rev,
+            at,
+        }
+    }
+
+    pub fn ordinal(&self) -> Option<u64> {
+        self.acting.as_ref()?.ordinal
+    }
 }
 
 /// The final no to a numbered action: it changes nothing, takes no revision and settles its number.
@@ -122,6 +166,9 @@ pub struct Snapshot {
     /// Whose numbers are settled up to where, the longest settled first.
     #[serde(default)]
     pub settled: Vec<Remembered>,
+    /// How many sessions were numbered.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ordinals: u64,
 }
 
 /// What a room remembers of one client, so that nothing of it is applied twice.
@@ -166,4 +213,8 @@ pub struct Made {
     /// The value at that revision, as JSON text; `None` where it is too long to be remembered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Box<str>>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

@@ -226,9 +226,13 @@ impl Worker {
                 self.flush_soon(link);
             }
         }
-        if (news.users.is_some() || news.states.is_some())
+        let told = !news.tells.is_empty() || news.missed;
+        if (told || news.users.is_some() || news.states.is_some())
             && let Some(room) = self.room(news.owner)
         {
+            if told {
+                room.push_told(news.tells, news.missed);
+            }
             room.push(news.users, news.states);
             for link in room.sessions().iter() {
                 self.flush_soon(link);

@@ -13,12 +13,25 @@ use actix_web::web::{Bytes, BytesMut};
 use actix_ws::{CloseCode, CloseReason, Item, ProtocolError};
 use bytestring::ByteString;
 
+use crate::model;
+
 /// The longest header of a client's frame: 2 bytes, 8 of length, 4 of mask (RFC 6455, section 5.2).
 const MAX_HEADER: usize = 14;
 
 /// Appends a text message as it goes on the wire.
 pub fn push_text(json: &[u8], wire: &mut BytesMut) {
     Parser::write_message(wire, json, OpCode::Text, true, false);
+}
+
+/// A model's message as it goes on the wire.
+pub fn message(message: &model::Message) -> Bytes {
+    let (payload, opcode) = match message {
+        model::Message::Text(text) => (&text.as_bytes()[..], OpCode::Text),
+        model::Message::Binary(bytes) => (&bytes[..], OpCode::Binary),
+    };
+    let mut wire = BytesMut::with_capacity(payload.len() + MAX_HEADER);
+    Parser::write_message(&mut wire, payload, opcode, true, false);
+    wire.freeze()
 }
 
 /// A text message as it goes on the wire.
@@ -54,7 +67,7 @@ pub fn close(code: Option<CloseCode>) -> Bytes {
 
 /// What a client sent, put together where it came in several frames.
 #[derive(Debug, PartialEq)]
-pub enum Message {
+pub enum Input {
     Text(ByteString),
     Binary(Bytes),
     Ping(Bytes),
@@ -151,7 +164,7 @@ impl Reader {
     /// # Errors
     ///
     /// The breach for which to close; nothing after it is to be read.
-    pub fn next_message(&mut self) -> Result<Option<Message>, Breach> {
+    pub fn next_message(&mut self) -> Result<Option<Input>, Breach> {
         loop {
             let Some(frame) = self.codec.decode(&mut self.input)? else {
                 let held = self
@@ -165,11 +178,11 @@ impl Reader {
                 return Ok(None);
             };
             let message = match frame {
-                Frame::Text(payload) => Message::Text(utf8(payload)?),
-                Frame::Binary(payload) => Message::Binary(payload),
-                Frame::Ping(payload) => Message::Ping(payload),
-                Frame::Pong(_) => Message::Pong,
-                Frame::Close(reason) => Message::Close(reason.map(|reason| reason.code)),
+                Frame::Text(payload) => Input::Text(utf8(payload)?),
+                Frame::Binary(payload) => Input::Binary(payload),
+                Frame::Ping(payload) => Input::Ping(payload),
+                Frame::Pong(_) => Input::Pong,
+                Frame::Close(reason) => Input::Close(reason.map(|reason| reason.code)),
                 Frame::Continuation(item) => match self.join(item)? {
                     Some(message) => message,
                     None => continue,
@@ -180,7 +193,7 @@ impl Reader {
     }
 
     /// Joins a message of several frames; its last frame gives the whole.
-    fn join(&mut self, item: Item) -> Result<Option<Message>, Breach> {
+    fn join(&mut self, item: Item) -> Result<Option<Input>, Breach> {
         let (payload, last) = match item {
             Item::FirstText(payload) => (self.begin(true, payload), false),
             Item::FirstBinary(payload) => (self.begin(false, payload), false),
@@ -202,8 +215,8 @@ impl Reader {
         let Partial { text, payload } = *partial;
         let payload = payload.freeze();
         Ok(Some(match text {
-            true => Message::Text(utf8(payload)?),
-            false => Message::Binary(payload),
+            true => Input::Text(utf8(payload)?),
+            false => Input::Binary(payload),
         }))
     }
 
@@ -252,7 +265,7 @@ mod tests {
         wire
     }
 
-    fn read(wire: &[u8], piece: usize) -> (Vec<Message>, Option<Breach>) {
+    fn read(wire: &[u8], piece: usize) -> (Vec<Input>, Option<Breach>) {
         let mut reader = Reader::new(Some(1000));
         let mut messages = Vec::new();
         for bytes in wire.chunks(piece) {
@@ -283,11 +296,11 @@ mod tests {
         for piece in [1, 2, 3, 7, 100, wire.len()] {
             let (messages, breach) = read(&wire, piece);
             let expected = [
-                Message::Text("one".into()),
-                Message::Ping("ping".into()),
-                Message::Text("té".into()),
-                Message::Binary(vec![7; 1000].into()),
-                Message::Close(None),
+                Input::Text("one".into()),
+                Input::Ping("ping".into()),
+                Input::Text("té".into()),
+                Input::Binary(vec![7; 1000].into()),
+                Input::Close(None),
             ];
             assert_eq!((&messages[..], breach), (&expected[..], None));
         }
@@ -326,7 +339,7 @@ mod tests {
                 };
                 reader.push(wire[..].into());
                 let expected = match nth == good {
-                    true => Ok(Some(Message::Text("hello".into()))),
+                    true => Ok(Some(Input::Text("hello".into()))),
                     false => Err(Breach::Protocol),
                 };
                 assert_eq!(reader.next_message(), expected, "{of_server} {nth}");

@@ -24,7 +24,7 @@ use self::{api::context::Api, methods::readable, page::Page, problem::Problem};
 use crate::{
     ids::RoomName,
     journal::Journal,
-    model::Model,
+    model::{Events, Model},
     socket::{
         Sockets,
         admission::Denial,
@@ -53,13 +53,33 @@ pub fn site<M: Model>(
             .wrap(middleware::from_fn(check_host::<M>))
             .wrap(middleware::from_fn(announce_no_chunks))
             .wrap(headers)
-            .configure(api::routes(api))
+            .configure(|config| {
+                // Its rooms are not asked in JSON.
+                if M::EVENTS == Events::Json {
+                    config.configure(api::routes(api));
+                }
+            })
             .service(readable("/", main_room::<M>))
             .service(readable("/r/{room}", any_room::<M>))
-            .service(readable("/{file}", file))
-            .default_service(web::to(not_found));
+            .service(readable("/{file}", file::<M>))
+            .default_service(web::to(elsewhere::<M>));
         config.service(site);
     }
+}
+
+/// Where a handshake's path leads to a room, its socket; else what `page` answers.
+async fn socket_or<M: Model>(
+    request: HttpRequest,
+    payload: web::Payload,
+    sockets: web::Data<Sockets<M>>,
+    page: impl FnOnce(&HttpRequest) -> HttpResponse,
+) -> HttpResponse {
+    if !is_handshake(&request) || sockets.seat(request.path()).is_none() {
+        return page(&request);
+    }
+    sockets
+        .handle_path(&request, payload)
+        .unwrap_or_else(|denial| Problem::from(denial).to_response())
 }
 
 async fn main_room<M: Model>(
@@ -68,13 +88,8 @@ async fn main_room<M: Model>(
     sockets: web::Data<Sockets<M>>,
     page: web::Data<Page>,
 ) -> HttpResponse {
-    room(
-        &request,
-        payload,
-        &sockets,
-        &page,
-        RoomName::main().as_str(),
-    )
+    let index = |request: &HttpRequest| page.serve(request, "index.html");
+    socket_or(request, payload, sockets, index).await
 }
 
 async fn any_room<M: Model>(
@@ -84,37 +99,32 @@ async fn any_room<M: Model>(
     page: web::Data<Page>,
     name: web::Path<String>,
 ) -> HttpResponse {
-    room(&request, payload, &sockets, &page, &name)
-}
-
-fn room<M: Model>(
-    request: &HttpRequest,
-    payload: web::Payload,
-    sockets: &Sockets<M>,
-    page: &Page,
-    name: &str,
-) -> HttpResponse {
-    if is_handshake(request) {
-        return sockets
-            .handle(request, payload, name)
-            .unwrap_or_else(|denial| Problem::from(denial).to_response());
-    }
-    match name.parse::<RoomName>() {
+    let index = |request: &HttpRequest| match name.parse::<RoomName>() {
         Ok(_) => page.serve(request, "index.html"),
         Err(err) => Problem::from(Denial::no_such_room(err)).to_response(),
-    }
+    };
+    socket_or(request, payload, sockets, index).await
 }
 
-async fn file(
+async fn file<M: Model>(
     request: HttpRequest,
-    name: web::Path<String>,
+    payload: web::Payload,
+    sockets: web::Data<Sockets<M>>,
     page: web::Data<Page>,
+    name: web::Path<String>,
 ) -> HttpResponse {
-    page.serve(&request, &name)
+    let file = |request: &HttpRequest| page.serve(request, &name);
+    socket_or(request, payload, sockets, file).await
 }
 
-async fn not_found() -> HttpResponse {
-    Problem::not_found().to_response()
+/// Anything else: a room, if the model has one there.
+async fn elsewhere<M: Model>(
+    request: HttpRequest,
+    payload: web::Payload,
+    sockets: web::Data<Sockets<M>>,
+) -> HttpResponse {
+    let not_found = |_: &HttpRequest| Problem::not_found().to_response();
+    socket_or(request, payload, sockets, not_found).await
 }
 
 async fn check_host<M: Model>(

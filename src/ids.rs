@@ -51,6 +51,60 @@ impl fmt::Display for RoomName {
 #[error("a room's name has 1 to 64 characters of A-Z, a-z, 0-9, _ and -")]
 pub struct InvalidRoomName;
 
+/// The name that a client bears in a room, as its URL gives it: 1 to 256 bytes of UTF-8 without control
+/// characters. Several may bear the same.
+///
+/// Cloning shares the text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// The most bytes that a name may have.
+    pub const MAX_LEN: usize = 256;
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = InvalidName;
+
+    fn from_str(name: &str) -> Result<Self, InvalidName> {
+        let fits = (1..=Self::MAX_LEN).contains(&name.len());
+        match fits && !name.contains(char::is_control) {
+            true => Ok(Self(name.into())),
+            false => Err(InvalidName),
+        }
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = InvalidName;
+
+    fn try_from(name: String) -> Result<Self, InvalidName> {
+        name.parse()
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.as_str().to_owned()
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The text is not the name of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a client's name has 1 to 256 bytes without control characters")]
+pub struct InvalidName;
+
 /// Who acts, across reconnects. A secret of that client: it stays out of logs and URLs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ClientId(pub Uuid);

@@ -6,6 +6,7 @@
 
 pub mod disk;
 pub mod memory;
+pub mod passing;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 

@@ -22,7 +22,8 @@
 //! other end: a client of a room for programs.
 //!
 //! **Top.** [`config`] reads flags, [`command`] asks a running server, [`listen`] binds addresses,
-//! [`tls`] has the server's certificate, [`server`] builds the parts, serves and drains.
+//! [`tls`] has the server's certificate, [`server`] builds the parts, serves and drains; [`program`] is
+//! all of that around a model of your own.
 //!
 //! # Put into an `App` of one's own
 //!
@@ -50,7 +51,7 @@
 //! # async fn main() {
 //! let limits = Arc::new(Limits::default());
 //! let rooms = Rooms::new(Arc::new(MemoryJournal::new()), limits.clone()).start();
-//! let sockets = Sockets::<Counter>::new(rooms, Admission::default(), limits);
+//! let sockets = Sockets::new(Counter, rooms, Admission::default(), limits);
 //! let app = App::new()
 //!     .app_data(web::Data::new(sockets))
 //!     .route("/count", web::get().to(room));
@@ -78,6 +79,7 @@ pub mod model;
 pub mod outbox;
 pub mod permissions;
 pub mod presence;
+pub mod program;
 pub mod protocol;
 pub mod pulse;
 pub mod rate;

@@ -22,6 +22,10 @@ pub const MAX_WAITING_BYTES: usize = 128 * 1024 * 1024;
 /// How many bytes of answers for one session alone may wait before it stops reading its socket.
 pub const MAX_OWN_BYTES: usize = 64 * 1024;
 
+/// How many bytes of a model's own messages may wait for one session that takes only the newest state;
+/// past it, it closes with 1013.
+pub const MAX_TOLD_BYTES: usize = 1024 * 1024;
+
 /// How many actions one batch holds at most.
 pub const MAX_BATCH_ACTIONS: usize = 4096;
 

@@ -6,7 +6,8 @@
 mod wire;
 
 use std::{
-    cell::{Cell, Ref, RefCell},
+    cell::{Cell, OnceCell, Ref, RefCell},
+    collections::HashMap,
     io,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -18,15 +19,17 @@ use self::wire::{Io, Wire};
 use crate::{
     deliver::{Answer, Entered, Underway},
     framing,
-    ids::{OwnerId, SessionId},
+    ids::{Name, OwnerId, SessionId},
     limits::Limits,
-    outbox::{Outbox, Recent, States, UsersFrame},
+    limits::MAX_TOLD_BYTES,
+    outbox::{Among, Outbox, Recent, States, TellFrame, UsersFrame, Whom},
     pulse::{Alarm, Pulse, Tick},
 };
 
 /// What a session, its transport and the fan-out share.
 pub struct Link {
     id: SessionId,
+    name: OnceCell<Name>,
     outbox: RefCell<Outbox>,
     room: RefCell<Option<Rc<LocalRoom>>>,
     /// Where it is in the room's list.
@@ -76,6 +79,7 @@ impl Link {
     pub fn new(id: SessionId, now: Tick) -> Self {
         Self {
             id,
+            name: OnceCell::new(),
             outbox: RefCell::default(),
             room: RefCell::default(),
             seat: Cell::default(),
@@ -96,6 +100,16 @@ impl Link {
 
     pub fn id(&self) -> SessionId {
         self.id
+    }
+
+    /// The name that its client bears in the room.
+    pub fn name(&self) -> Option<&Name> {
+        self.name.get()
+    }
+
+    /// Before it enters a room: under which name. The first counts.
+    pub fn set_name(&self, name: Name) {
+        self.name.get_or_init(|| name);
     }
 
     /// For the embedded transport: the next frames to write, or the end of the connection.
@@ -244,6 +258,19 @@ impl Link {
         self.wake_writer();
     }
 
+    /// A message of the model's own, where the session takes only the newest of what the room tells.
+    fn push_told(&self, frame: &Bytes) {
+        let mut outbox = self.outbox.borrow_mut();
+        if outbox.takes_every() {
+            return;
+        }
+        outbox.push_own(frame.clone());
+        if outbox.own_bytes() > MAX_TOLD_BYTES {
+            drop(outbox);
+            self.tell(News::Alarm(Alarm::Slow));
+        }
+    }
+
     /// Sends a sign of life from now on whenever nothing else was sent for a heartbeat.
     pub fn beat(&self) {
         self.beats.set(true);
@@ -374,6 +401,8 @@ pub struct LocalRoom {
     owner: OwnerId,
     recent: RefCell<Recent>,
     sessions: RefCell<Vec<Rc<Link>>>,
+    /// Who bears which name, of those who bear one.
+    names: RefCell<HashMap<Name, Vec<SessionId>>>,
 }
 
 impl LocalRoom {
@@ -382,6 +411,7 @@ impl LocalRoom {
             owner,
             recent: RefCell::new(Recent::new(backlog_bytes)),
             sessions: RefCell::default(),
+            names: RefCell::default(),
         }
     }
 
@@ -405,7 +435,17 @@ impl LocalRoom {
         }
         link.next.set(entered.next);
         let mut recent = self.recent.borrow_mut();
-        outbox.enter(&mut recent, entered.takes, entered.users, entered.state);
+        let Entered {
+            takes,
+            users,
+            state,
+            ..
+        } = entered;
+        outbox.enter(&mut recent, link.id, takes, users, state);
+        if let Some(name) = link.name() {
+            let mut names = self.names.borrow_mut();
+            names.entry(name.clone()).or_default().push(link.id);
+        }
         *link.room.borrow_mut() = Some(self.clone());
         let mut sessions = self.sessions.borrow_mut();
         link.seat.set(sessions.len());
@@ -430,7 +470,52 @@ impl LocalRoom {
             sessions.shrink_to_fit();
         }
         drop(sessions);
+        if let Some(name) = link.name() {
+            room.forget_name(name, link.id);
+        }
         Some(room)
+    }
+
+    fn forget_name(&self, name: &Name, session: SessionId) {
+        let mut names = self.names.borrow_mut();
+        if let Some(bearers) = names.get_mut(name) {
+            bearers.retain(|bearer| *bearer != session);
+            if bearers.is_empty() {
+                names.remove(name);
+            }
+        }
+    }
+
+    /// Has messages of the model's own, in order; no session is woken by this but those that missed some.
+    ///
+    /// `missed`: so did all that are in.
+    pub fn push_told(&self, tells: Vec<TellFrame>, missed: bool) {
+        let sessions = self.sessions.borrow();
+        let mut recent = self.recent.borrow_mut();
+        for TellFrame { to, frame } in tells {
+            let to = self.among(to);
+            for link in sessions.iter().filter(|link| to.includes(link.id)) {
+                link.push_told(&frame);
+            }
+            recent.push_told(to, frame);
+        }
+        for link in sessions.iter() {
+            if missed || link.outbox.borrow().has_missed(&recent) {
+                link.tell(News::Alarm(Alarm::Slow));
+            }
+        }
+    }
+
+    /// Which sessions of this worker that means.
+    fn among(&self, to: Whom) -> Among {
+        let bearers = |name: &Name| self.names.borrow().get(name).cloned().unwrap_or_default();
+        match to {
+            Whom::Everyone => Among::Everyone,
+            Whom::Only(session) => Among::Only(vec![session]),
+            Whom::AllBut(session) => Among::AllBut(vec![session]),
+            Whom::Named(name) => Among::Only(bearers(&name)),
+            Whom::NotNamed(name) => Among::AllBut(bearers(&name)),
+        }
     }
 
     /// Has something for every session, none of which is woken by this.

@@ -17,7 +17,7 @@ use tallyroom::{
     journal::{Journal, disk::DiskJournal, memory::MemoryJournal},
     listen,
     model::{ModelId, counter::Counter},
-    server::{self, Server},
+    server::{self, Carrying, Server},
     socket::admission::Admission,
 };
 
@@ -86,12 +86,12 @@ async fn run(serve: Serve) -> io::Result<()> {
             allow_hosts: serve.allow_host,
             allow_origins: serve.allow_origin,
         },
-        page: Page {
-            folder: serve.static_dir,
+        page: serve.static_dir.map_or(Page::Counter, Page::Folder),
+        carrying: Carrying {
+            workers: serve.workers.into(),
+            transport: serve.transport,
+            tls,
         },
-        workers: serve.workers.into(),
-        transport: serve.transport,
-        tls,
     };
-    server::run::<Counter>(server, listeners, shutdown).await
+    server::run(Counter, server, listeners, shutdown).await
 }

@@ -13,9 +13,11 @@ use bytes::{Buf, Bytes};
 
 use self::recent::{Cursor, Piece};
 pub use self::{
-    frames::{StateFrames, States, Takes, UsersFrame},
+    frames::{Among, StateFrames, States, Takes, TellFrame, UsersFrame, Whom},
     recent::Recent,
 };
+
+use crate::ids::SessionId;
 
 /// What a frame for one session alone takes beside its bytes: its place and its allocations.
 const OWN_FRAME_BYTES: usize = 96;
@@ -32,11 +34,33 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Lets the session into the room: `users` and `state` first, then what comes after them.
-    pub fn enter(&mut self, recent: &mut Recent, takes: Takes, users: UsersFrame, state: Bytes) {
-        self.push_own(users.frame);
-        self.push_own(state);
-        self.cursor = Some(recent.enter(takes, users.count));
+    /// Lets the session into the room: `users` and `state` first, which may be empty, then what comes
+    /// after them.
+    pub fn enter(
+        &mut self,
+        recent: &mut Recent,
+        session: SessionId,
+        takes: Takes,
+        users: UsersFrame,
+        state: Bytes,
+    ) {
+        for frame in [users.frame, state] {
+            if !frame.is_empty() {
+                self.push_own(frame);
+            }
+        }
+        self.cursor = Some(recent.enter(session, takes, users.count));
+    }
+
+    /// Whether it is in a room and takes all that is told there.
+    pub fn takes_every(&self) -> bool {
+        self.cursor.as_ref().is_some_and(Cursor::takes_every)
+    }
+
+    /// Whether it fell off the end of messages that must not be left out.
+    pub fn has_missed(&self, recent: &Recent) -> bool {
+        let cursor = self.cursor.as_ref();
+        cursor.is_some_and(|cursor| recent.has_missed(cursor))
     }
 
     /// Takes the session out of the room: nothing more of the room is for it.

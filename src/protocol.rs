@@ -78,14 +78,6 @@ pub fn action_of<M: Model>(fields: &Fields<'_>) -> Result<M::Action, Rejection> 
         .unwrap_or_else(|_| Err(Rejection::internal()))
 }
 
-/// The answer to a binary message where the model takes JSON.
-pub fn binary_not_allowed() -> Rejection {
-    Rejection::new(
-        "binary_not_allowed",
-        "send the JSON as a text message, not as a binary one",
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

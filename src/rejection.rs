@@ -41,6 +41,12 @@ impl Rejection {
         self
     }
 
+    /// The answer to a binary message where JSON is taken.
+    pub fn binary_not_allowed() -> Self {
+        let message = "send the JSON as a text message, not as a binary one";
+        Self::new("binary_not_allowed", message)
+    }
+
     pub fn missing_field(name: &str) -> Self {
         Self::new("missing_field", format!("the field {name:?} is missing"))
     }

@@ -6,9 +6,11 @@
 //! the position make, whoever judged them.
 
 mod asked;
+mod changes;
 mod draft;
 mod history;
 mod numbers;
+mod ordinals;
 mod views;
 
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use serde_json::value::to_raw_value;
 
 pub use self::{
     asked::{Asked, Declined, Number, Retry, Verdict, gap},
+    changes::Changes,
     draft::check_size,
     history::{History, ReplayError, RestoreError},
     views::Views,
@@ -24,10 +27,11 @@ pub use self::{
 use self::{
     draft::{Draft, guarded},
     numbers::{Numbers, Taken},
+    ordinals::{Given, Ordinals},
 };
 use crate::{
-    entry::{Batch, Entry, Position, Refusal, Refused, Snapshot},
-    ids::{BatchId, Millis},
+    entry::{Acting, Batch, Entry, Position, Refusal, Refused, Snapshot},
+    ids::{BatchId, Millis, SessionId},
     limits::Limits,
     model::{By, Model},
     rejection::Rejection,
@@ -38,6 +42,7 @@ use crate::{
 pub struct Replica<M: Model> {
     history: History<M>,
     settled: Settled,
+    ordinals: Ordinals,
     limits: Arc<Limits>,
 }
 
@@ -47,10 +52,10 @@ pub struct Judged<M: Model> {
     pub batch: Arc<Batch>,
     /// One for each action asked, in order.
     pub verdicts: Vec<Verdict>,
-    /// One for each entry of the batch, in order.
-    pub views: Views,
+    pub changes: Changes,
     state: M::State,
     taken: Taken,
+    given: Given,
 }
 
 impl<M: Model> Replica<M> {
@@ -59,6 +64,7 @@ impl<M: Model> Replica<M> {
         Self {
             history: History::new(position),
             settled: Settled::default(),
+            ordinals: Ordinals::default(),
             limits,
         }
     }
@@ -80,6 +86,7 @@ impl<M: Model> Replica<M> {
         Ok(Self {
             history: History::restore(snapshot)?,
             settled: Settled::from_remembered(snapshot.settled.iter().cloned()),
+            ordinals: Ordinals::after(snapshot.ordinals),
             limits,
         })
     }
@@ -97,6 +104,7 @@ impl<M: Model> Replica<M> {
             version: M::VERSION,
             state: to_raw_value(self.state())?,
             settled: self.settled.to_remembered(),
+            ordinals: self.ordinals.last(),
         })
     }
 
@@ -137,14 +145,24 @@ impl<M: Model> Replica<M> {
         id: BatchId,
         now: Millis,
     ) -> Judged<M> {
-        let (state, after, at, taken) = match before {
-            None => (self.state(), self.position(), self.history.at(), None),
+        let (state, after, at, taken, mut given) = match before {
+            None => {
+                let given = self.ordinals.begin();
+                (
+                    self.state(),
+                    self.position(),
+                    self.history.at(),
+                    None,
+                    given,
+                )
+            }
             Some(Judged {
                 batch,
                 state,
                 taken,
+                given,
                 ..
-            }) => (state, batch.end(), batch.at, Some(taken)),
+            }) => (state, batch.end(), batch.at, Some(taken), given.clone()),
         };
         let at = at.max(now);
         let mut draft = Draft::<M>::new(state, self.limits.max_state_bytes);
@@ -160,13 +178,18 @@ impl<M: Model> Replica<M> {
                 continue;
             }
             let client = asked.number.map(|number| number.client);
+            let session = asked.session.filter(|_| M::NUMBERED);
+            let ordinal = session.map(|session| self.ordinals.of(session, &given));
             let by = By {
                 client,
+                name: asked.name.clone(),
+                ordinal,
                 rev: rev.next(),
                 at,
             };
+            let acting = Acting::of(&by);
             let outcome = match &asked.action {
-                Ok(action) => draft.apply(action, by),
+                Ok(action) => draft.apply(action, by, asked.session),
                 Err(Declined::Refused(why) | Declined::NotTaken(why)) => Err(why.clone()),
             };
             verdicts.push(match (outcome, asked.number) {
@@ -174,12 +197,16 @@ impl<M: Model> Replica<M> {
                     if let Some(number) = number {
                         numbers.accept(number);
                     }
-                    rev = by.rev;
+                    if let Some((session, ordinal)) = session.zip(ordinal) {
+                        given.take(session, ordinal);
+                    }
+                    rev = rev.next();
                     entries.push(Entry {
                         rev,
                         client,
                         n: number.map(|number| number.n),
                         action,
+                        acting,
                     });
                     Verdict::Accepted(rev)
                 }
@@ -202,7 +229,7 @@ impl<M: Model> Replica<M> {
                 }
             });
         }
-        let (state, views) = draft.into_parts();
+        let (state, changes) = draft.into_parts();
         Judged {
             batch: Arc::new(Batch {
                 id,
@@ -213,9 +240,10 @@ impl<M: Model> Replica<M> {
                 refusals,
             }),
             verdicts,
-            views,
+            changes,
             state,
             taken: numbers.into_taken(),
+            given,
         }
     }
 
@@ -224,10 +252,16 @@ impl<M: Model> Replica<M> {
     /// # Panics
     ///
     /// If the replica moved on after it judged: the owner judges again then.
-    pub fn adopt(&mut self, judged: Judged<M>) -> Views {
+    pub fn adopt(&mut self, judged: Judged<M>) -> Changes {
         self.history.pass(&judged.batch, judged.state);
-        self.settle(&judged.batch, &judged.views);
-        judged.views
+        self.settle(&judged.batch, &judged.changes.views);
+        self.ordinals.adopt(judged.given);
+        judged.changes
+    }
+
+    /// A session is gone, and acts no more.
+    pub fn forget(&mut self, session: SessionId) {
+        self.ordinals.forget(session);
     }
 
     /// Applies a batch that a journal gave: replayed, or another owner's.
@@ -236,10 +270,11 @@ impl<M: Model> Replica<M> {
     ///
     /// [`ReplayError`] where the batch does not follow, or the model does not take what it took
     /// before. The replica is of no use then: it may have taken a part of the batch.
-    pub fn replay(&mut self, batch: &Batch) -> Result<Views, ReplayError> {
-        let views = self.history.replay(batch)?;
-        self.settle(batch, &views);
-        Ok(views)
+    pub fn replay(&mut self, batch: &Batch) -> Result<Changes, ReplayError> {
+        let changes = self.history.replay(batch)?;
+        self.settle(batch, &changes.views);
+        self.ordinals.pass(batch);
+        Ok(changes)
     }
 
     /// What a batch settles is settled: it is in.

@@ -29,10 +29,10 @@ use self::{
     audience::{Answers, Audience, Told},
     messages::WaitingImport,
     queue::Queue,
-    shown::users_frame,
+    shown::{tell_frame, users_frame},
 };
 pub use self::{
-    audience::{Listener, Origin, Seat},
+    audience::{Listener, Origin, Peer},
     load::{LoadError, Loaded, load},
     messages::{
         Act, Gone, Import, ImportError, Join, Leave, Look, Outcome, Rest, Seen, Settle, Submit,
@@ -42,14 +42,14 @@ pub use self::{
 use crate::{
     deliver::Answer,
     entry::Position,
-    ids::{Epoch, Millis, OwnerId, Revision, RoomName},
+    ids::{Epoch, Millis, OwnerId, Revision, RoomName, SessionId},
     journal::Journal,
     limits::Limits,
-    model::Model,
+    model::{Events, Model},
     outbox::States,
     presence::{Presence, Tell},
     protocol::{Dialect, v1},
-    replica::{Judged, Replica, Verdict, Views},
+    replica::{Changes, Judged, Replica, Verdict, Views},
     waiting::Waiting,
 };
 
@@ -88,6 +88,8 @@ pub struct Room<M: Model> {
     committing: bool,
     settling: Vec<oneshot::Sender<()>>,
     resting: Option<oneshot::Sender<()>>,
+    /// Sessions that are gone, oldest first, and up to which action theirs may still wait.
+    gone: VecDeque<(SessionId, u64)>,
 }
 
 /// Actions that are in flight, and what they would do.
@@ -128,6 +130,7 @@ impl<M: Model> Room<M> {
             committing: false,
             settling: Vec::new(),
             resting: None,
+            gone: VecDeque::new(),
         }
     }
 
@@ -213,21 +216,28 @@ impl<M: Model> Room<M> {
         answer(self.id, &mut self.audience, &committed, queued, verdicts)
     }
 
-    /// Tells single sessions their answers, and all of them what they are shown now: each view to
-    /// those who take every one; `None`: nothing new.
-    fn tell_states(&mut self, answers: Answers, views: Option<&Views>, ctx: &mut Context<Self>) {
-        let states = views.filter(|views| !views.is_empty()).map(|views| States {
+    /// Tells single sessions their answers, and all of them what changed: each view to those who take
+    /// every one.
+    fn tell(&mut self, answers: Answers, changes: &Changes, ctx: &mut Context<Self>) {
+        let views = &changes.views;
+        self.forget_gone();
+        let told = M::EVENTS == Events::Json && !views.is_empty();
+        let states = told.then(|| States {
             every: self
                 .audience
                 .speaks(Dialect::Classic)
                 .then(|| every_state(views.iter())),
             newest: self.audience.speaks(Dialect::V1).then(|| self.shown.v1()),
         });
-        let told = self.audience.tell(answers, states);
+        let tells: Vec<_> = changes.tells.iter().filter_map(tell_frame).collect();
+        let told = self.audience.tell(answers, &tells, states);
         self.told(told, ctx);
     }
 
     fn tell_users(&mut self, count: usize, ctx: &mut Context<Self>) {
+        if M::EVENTS == Events::None {
+            return;
+        }
         let told = self.audience.tell_users(users_frame(count));
         self.told(told, ctx);
     }
@@ -250,11 +260,11 @@ impl<M: Model> Room<M> {
     }
 
     /// What a session of `tallyroom.v1` is told first.
-    fn welcome(&self, seat: Seat) -> String {
-        let Seat::V1 {
+    fn welcome(&self, peer: Peer) -> String {
+        let Peer::V1 {
             client,
             permissions,
-        } = seat
+        } = peer
         else {
             return String::new();
         };
@@ -274,11 +284,11 @@ impl<M: Model> Room<M> {
     }
 
     /// The same when the epoch is another one: nothing of any client is settled.
-    fn welcome_again(&mut self, from: Origin, seat: Seat) -> Answer {
+    fn welcome_again(&mut self, from: Origin, peer: Peer) -> Answer {
         if let Some(member) = self.audience.member(from.session) {
             member.acked = 0;
         }
-        message(from, &self.welcome(seat), Some(1))
+        message(from, &self.welcome(peer), Some(1))
     }
 
     // Who is here.
@@ -298,6 +308,27 @@ impl<M: Model> Room<M> {
                 });
             }
             Tell::Not => {}
+        }
+    }
+
+    /// A session is gone; what it asked for before may still wait.
+    fn gone(&mut self, session: SessionId) {
+        if M::NUMBERED {
+            self.gone.push_back((session, self.queue.pushed()));
+            self.forget_gone();
+        }
+    }
+
+    /// Forgets those of whom nothing waits any more.
+    fn forget_gone(&mut self) {
+        let judged = [&self.in_flight, &self.ahead].into_iter().flatten();
+        let judged: usize = judged.map(|judged| judged.queued.len()).sum();
+        let done = self.queue.pushed() - (self.queue.len() + judged) as u64;
+        while let Some((session, last)) = self.gone.front()
+            && *last <= done
+        {
+            self.replica.forget(*session);
+            self.gone.pop_front();
         }
     }
 

@@ -1,63 +1,47 @@
 //! Builds the parts, serves, and drains: [`run`] is the whole life of a server.
 
+mod assembly;
+
 use std::{
-    fmt,
+    fmt::Debug,
     future::pending,
     io,
-    net::{Shutdown, SocketAddr, TcpListener},
+    net::{Shutdown, TcpListener},
     sync::Arc,
     thread::available_parallelism,
     time::Duration,
 };
 
 use actix::prelude::*;
-use actix_codec::{AsyncRead, AsyncWrite};
-use actix_http::{
-    HttpServiceBuilder, Protocol, Request, Response, body::BoxBody, error::DispatchError,
-};
-use actix_server::{GracefulShutdownSignal, Server as Serving, ServerBuilder};
-use actix_service::{Service, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_http::{Request, body::MessageBody};
+use actix_service::{IntoServiceFactory, Service, ServiceFactory, map_config};
 use actix_web::{
-    App, Error, HttpServer,
+    App, Error,
     dev::{AppConfig, ServiceResponse},
     rt::{
         self,
-        net::TcpStream,
         signal::unix::{SignalKind, signal},
         time::sleep,
     },
 };
 use socket2::SockRef;
 use tokio::sync::oneshot;
-use tokio_rustls::server::TlsStream;
 
+use self::assembly::Assembly;
 use crate::{
     config::Listen,
     http::{page::Page, site},
-    journal::{Journal, memory::MemoryJournal},
+    journal::{Journal, memory::MemoryJournal, passing::PassingJournal},
     limits::Limits,
     listen,
-    model::Model,
+    model::{Keep, Model},
     rooms::Rooms,
-    socket::{
-        Sockets, Transport, admission::Admission, direct::UpgradeFactory, handshake::ListensOn,
-    },
-    tls::{Handshakes, Tls},
+    socket::{Sockets, Transport, admission::Admission},
+    tls::Tls,
 };
-
-/// How long requests may take to end once the server stops and its sessions are gone, in seconds.
-const SHUTDOWN_TIMEOUT: u64 = 2;
 
 /// After this the thread that accepts connections has heard that it is not to.
 const ACCEPTS_NO_MORE: Duration = Duration::from_millis(50);
-
-/// How many bytes the embedded transport buffers of what a socket does not take; what is more waits
-/// in the outbox, where it is conflated.
-const WRITE_BUFFER: usize = 4096;
-
-/// How many bytes the kernel takes of what a peer has not yet asked for, for the same reason.
-#[cfg(target_os = "linux")]
-const NOT_SENT_LOW_WATER: u32 = 4096;
 
 /// What a server serves and how.
 pub struct Server {
@@ -65,6 +49,12 @@ pub struct Server {
     pub limits: Limits,
     pub admission: Admission,
     pub page: Page,
+    pub carrying: Carrying,
+}
+
+/// How connections are carried.
+#[derive(Default)]
+pub struct Carrying {
     /// Worker threads; 0: as many as there are processors.
     pub workers: usize,
     pub transport: Transport,
@@ -78,25 +68,22 @@ pub struct Server {
 /// # Errors
 ///
 /// Where the address is none, or cannot be listened on.
-pub async fn serve<M: Model>(address: &str) -> io::Result<()> {
+pub async fn serve<M: Model>(model: M, address: &str) -> io::Result<()> {
     let shutdown = stop_signal()?;
     let listen: Listen = address.parse().map_err(|allowed| {
         let message = format!("cannot listen on {address:?}: {allowed}");
         io::Error::new(io::ErrorKind::InvalidInput, message)
     })?;
-    let listeners = listen::bind(&listen)?;
-    let urls = listen::urls(&listen, &listeners, "http");
+    let (listeners, urls) = listen::bind_all(&[listen], "http")?;
     log::info!("open {}", urls.join(" or "));
     let server = Server {
         journal: Arc::new(MemoryJournal::new()),
         limits: Limits::default(),
         admission: Admission::default(),
         page: Page::default(),
-        workers: 0,
-        transport: Transport::default(),
-        tls: None,
+        carrying: Carrying::default(),
     };
-    run::<M>(server, listeners, shutdown).await
+    run(model, server, listeners, shutdown).await
 }
 
 /// Serves the rooms of a model on the listeners until `shutdown` resolves, then stops: no more
@@ -109,6 +96,7 @@ pub async fn serve<M: Model>(address: &str) -> io::Result<()> {
 ///
 /// Where the listeners cannot be served.
 pub async fn run<M: Model>(
+    model: M,
     server: Server,
     listeners: Vec<TcpListener>,
     shutdown: impl Future<Output = ()>,
@@ -118,287 +106,132 @@ pub async fn run<M: Model>(
         limits,
         admission,
         page,
-        workers,
-        transport,
-        tls,
+        carrying,
     } = server;
-    let limits = Arc::new(limits);
-    let handshakes = tls
-        .as_ref()
-        .map(|tls| tls.handshakes(limits.handshake_timeout));
-    let handshakes = handshakes.transpose().map_err(io::Error::other)?;
-    let owners = Arbiter::new();
-    let rooms = {
-        let (journal, limits) = (journal.clone(), limits.clone());
-        Rooms::<M>::start_in_arbiter(&owners.handle(), move |_| Rooms::new(journal, limits))
+    let owners = Owners::start(model, journal, limits, admission);
+    let (sockets, journal) = (owners.sockets.clone(), owners.journal.clone());
+    let app = move || {
+        let site = site(sockets.clone(), journal.clone(), page.clone());
+        App::new().configure(site)
     };
-    let sockets = Sockets::new(rooms, admission, limits);
-    let assembly = Assembly {
-        sockets: sockets.clone(),
-        journal,
-        page,
-    };
-    // Held, so that they can be shut when the server stops.
-    let held: io::Result<Vec<_>> = listeners.iter().map(TcpListener::try_clone).collect();
-    let held = held?;
-    let workers = match workers {
-        0 => available_parallelism()?.get(),
-        workers => workers,
-    };
-    let serving = match (transport, handshakes) {
-        (Transport::Direct, None) => assembly.direct(listeners, workers)?,
-        (Transport::Embedded, None) => assembly.embedded(listeners, workers)?,
-        (_, Some(handshakes)) => assembly.secure(transport, &handshakes, listeners, workers)?,
-    };
-    let handle = serving.handle();
-    let mut serving = std::pin::pin!(serving);
-    let never = async {
-        match tls {
-            Some(tls) => tls.watch().await,
-            None => pending().await,
-        }
-    };
-    tokio::select! {
-        ended = &mut serving => return ended,
-        never = never => match never {},
-        () = shutdown => {}
-    }
-    let refuse = async {
-        handle.pause().await;
-        // The thread that accepts hears of it a little later, and would take an end for an error.
-        sleep(ACCEPTS_NO_MORE).await;
-        for listener in &held {
-            // Where the kernel does not do that for a listener, who comes waits for the end.
-            let _ = SockRef::from(listener).shutdown(Shutdown::Read);
-        }
-    };
-    let stop = async {
-        // Sessions are no connections of the server's any more, and end before its workers do.
-        tokio::join!(sockets.drain(), refuse);
-        handle.stop(true).await;
-    };
-    let (ended, ()) = tokio::join!(serving, stop);
-    owners.stop();
-    // The journal is closed when the last owner is gone.
-    if owners.join().is_err() {
-        log::error!("the owners' thread panicked");
-    }
-    ended
+    owners.serve(app, listeners, carrying, shutdown).await
 }
 
-/// A connection on which TLS is agreed on, and what is spoken over it by whom.
-type Secured = (TlsStream<TcpStream>, Protocol, Option<SocketAddr>);
-
-/// What is put together on every worker.
-struct Assembly<M: Model> {
-    sockets: Sockets<M>,
-    journal: Arc<dyn Journal>,
-    page: Page,
+/// The owners of all rooms, on a thread of their own, and what an application needs to open sockets in
+/// them.
+pub struct Owners<M: Model> {
+    arbiter: Arbiter,
+    pub sockets: Sockets<M>,
+    /// What [`site`] needs beside the sockets.
+    pub journal: Arc<dyn Journal>,
 }
 
-impl<M: Model> Assembly<M> {
-    fn direct(self, listeners: Vec<TcpListener>, workers: usize) -> io::Result<Serving> {
-        let (mut server, stopping) = self.build(workers);
-        let assembly = Arc::new(self);
-        for listener in listeners {
-            let address = listener.local_addr()?;
-            let (assembly, stopping) = (assembly.clone(), stopping.clone());
-            server = server.listen(address.to_string(), listener, move || {
-                assembly.service(address, stopping.clone())
-            })?;
+impl<M: Model> Owners<M> {
+    /// Starts them. Needs an actix system.
+    pub fn start(
+        model: M,
+        journal: Arc<dyn Journal>,
+        limits: Limits,
+        admission: Admission,
+    ) -> Self {
+        let journal = match M::KEEP {
+            Keep::Durable => journal,
+            Keep::Nothing => Arc::new(PassingJournal::new()),
+        };
+        let limits = Arc::new(limits);
+        let arbiter = Arbiter::new();
+        let rooms = {
+            let (journal, limits) = (journal.clone(), limits.clone());
+            Rooms::<M>::start_in_arbiter(&arbiter.handle(), move |_| Rooms::new(journal, limits))
+        };
+        Self {
+            arbiter,
+            sockets: Sockets::new(model, rooms, admission, limits),
+            journal,
         }
-        Ok(server.run())
     }
 
-    /// Serves by TLS.
+    /// Serves an application of one's own, in which these sockets are, until `shutdown` resolves, and then
+    /// stops as [`run`] does. `app` makes it, once for each worker and listener.
     ///
-    /// Not by what `HttpServer` has for it: that offers HTTP/2 first, since our client has it compiled
-    /// in, and a WebSocket is one of HTTP/1.1. It also takes 256 handshakes at a time and then nobody,
-    /// so that as many clients that say nothing would keep all others out.
-    fn secure(
+    /// # Errors
+    ///
+    /// Where the listeners cannot be served.
+    pub async fn serve<F, I, S, B>(
         self,
-        transport: Transport,
-        handshakes: &Handshakes,
+        app: F,
         listeners: Vec<TcpListener>,
-        workers: usize,
-    ) -> io::Result<Serving> {
-        let (mut server, stopping) = self.build(workers);
-        let assembly = Arc::new(self);
-        for listener in listeners {
-            let address = listener.local_addr()?;
-            let name = address.to_string();
-            let (assembly, stopping) = (assembly.clone(), stopping.clone());
-            let handshakes = handshakes.clone();
-            server = match transport {
-                Transport::Direct => server.listen(name, listener, move || {
-                    let http = assembly.http(address, stopping.clone());
-                    let (sockets, app) = (assembly.sockets.clone(), assembly.app(address));
-                    let upgrade = UpgradeFactory::new(sockets, app);
-                    let http = http.upgrade(upgrade).finish(assembly.app(address));
-                    assembly.after_handshake(handshakes.clone(), http)
-                })?,
-                Transport::Embedded => server.listen(name, listener, move || {
-                    let http = assembly.http(address, stopping.clone());
-                    let http = http.h1_write_buffer_size(WRITE_BUFFER);
-                    assembly.after_handshake(handshakes.clone(), http.finish(assembly.app(address)))
-                })?,
-            };
-        }
-        Ok(server.run())
-    }
-
-    fn build(&self, workers: usize) -> (ServerBuilder, GracefulShutdownSignal) {
-        let server = Serving::build()
-            .disable_signals()
-            .workers(workers)
-            .shutdown_timeout(SHUTDOWN_TIMEOUT)
-            .max_concurrent_connections(max_concurrent(self.sockets.limits()));
-        let stopping = server.graceful_shutdown_signal();
-        (server, stopping)
-    }
-
-    /// What serves the connections of one listener on one worker.
-    fn service(
-        &self,
-        address: SocketAddr,
-        stopping: GracefulShutdownSignal,
-    ) -> impl ServiceFactory<
-        TcpStream,
-        Config = (),
-        Response = (),
-        Error = DispatchError,
-        InitError = (),
-    > + use<M> {
-        let slow_timeout = self.sockets.limits().slow_timeout;
-        self.http(address, stopping)
-            .tcp_nodelay(true)
-            .on_connect_ext(move |stream: &TcpStream, _| tune(&SockRef::from(stream), slow_timeout))
-            .upgrade(UpgradeFactory::new(self.sockets.clone(), self.app(address)))
-            .finish(self.app(address))
-            .tcp()
-    }
-
-    /// HTTP as it is on every connection, whatever carries its bytes.
-    fn http<T, S>(
-        &self,
-        address: SocketAddr,
-        stopping: GracefulShutdownSignal,
-    ) -> HttpServiceBuilder<T, S>
+        carrying: Carrying,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()>
     where
-        T: AsyncRead + AsyncWrite + Unpin + 'static,
-        S: ServiceFactory<Request, Config = ()>,
-        S::Error: Into<Response<BoxBody>> + 'static,
-        S::InitError: fmt::Debug,
+        F: Fn() -> I + Send + Sync + 'static,
+        I: IntoServiceFactory<S, Request>,
+        S: ServiceFactory<
+                Request,
+                Config = AppConfig,
+                Response = ServiceResponse<B>,
+                Error = Error,
+            > + 'static,
+        S::InitError: Debug,
         <S::Service as Service<Request>>::Future: 'static,
+        B: MessageBody + 'static,
     {
-        let request_timeout = self.sockets.limits().handshake_timeout;
-        HttpServiceBuilder::default()
-            .graceful_shutdown_signal(move || {
-                let stopping = stopping.clone();
-                async move { stopping.notified().await }
-            })
-            .client_disconnect_timeout(Duration::ZERO)
-            .client_request_timeout(request_timeout.unwrap_or(Duration::ZERO))
-            .local_addr(address)
-    }
-
-    /// What shakes hands by TLS, and then serves HTTP.
-    fn after_handshake<H>(
-        &self,
-        handshakes: Handshakes,
-        http: H,
-    ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = (), InitError = ()> + use<M, H>
-    where
-        H: ServiceFactory<
-                Secured,
-                Config = (),
-                Response = (),
-                Error = DispatchError,
-                InitError = (),
-            >,
-    {
-        let slow_timeout = self.sockets.limits().slow_timeout;
-        let shake_hands = fn_service(move |stream: TcpStream| {
-            let handshakes = handshakes.clone();
-            async move {
-                // Where the kernel does not know it, what is written may wait a moment for more.
-                let _ = stream.set_nodelay(true);
-                tune(&SockRef::from(&stream), slow_timeout);
-                let peer = stream.peer_addr().ok();
-                let accepted = handshakes.accept(stream).await;
-                // A client's mistake, which it is told by TLS.
-                let stream = accepted.map_err(|err| log::debug!("no TLS was agreed on: {err}"))?;
-                Ok((stream, Protocol::Http1, peer))
+        let Carrying {
+            workers,
+            transport,
+            tls,
+        } = carrying;
+        let within = self.sockets.limits().handshake_timeout;
+        let handshakes = tls.as_ref().map(|tls| tls.handshakes(within));
+        let assembly = Assembly {
+            sockets: self.sockets.clone(),
+            app: move || map_config(app(), |()| AppConfig::default()),
+            transport,
+            handshakes: handshakes.transpose().map_err(io::Error::other)?,
+        };
+        // Held, so that they can be shut when the server stops.
+        let held: io::Result<Vec<_>> = listeners.iter().map(TcpListener::try_clone).collect();
+        let held = held?;
+        let workers = match workers {
+            0 => available_parallelism()?.get(),
+            workers => workers,
+        };
+        let serving = assembly.serve(listeners, workers)?;
+        let handle = serving.handle();
+        let mut serving = std::pin::pin!(serving);
+        let never = async {
+            match tls {
+                Some(tls) => tls.watch().await,
+                None => pending().await,
             }
-        });
-        shake_hands.and_then(http.map_err(drop))
-    }
-
-    /// The application as one listener has it.
-    fn app(
-        &self,
-        address: SocketAddr,
-    ) -> impl ServiceFactory<
-        Request,
-        Config = (),
-        Response = ServiceResponse,
-        Error = Error,
-        InitError = (),
-    > + use<M> {
-        let site = site(
-            self.sockets.clone(),
-            self.journal.clone(),
-            self.page.clone(),
-        );
-        let app = App::new().app_data(ListensOn(address)).configure(site);
-        map_config(app, |()| AppConfig::default())
-    }
-
-    fn embedded(self, listeners: Vec<TcpListener>, workers: usize) -> io::Result<Serving> {
-        let limits = self.sockets.limits().clone();
-        let slow_timeout = limits.slow_timeout;
-        let mut http = HttpServer::new(move || {
-            let site = site(
-                self.sockets.clone(),
-                self.journal.clone(),
-                self.page.clone(),
-            );
-            App::new().configure(site)
-        })
-        .disable_signals()
-        .workers(workers)
-        .shutdown_timeout(SHUTDOWN_TIMEOUT)
-        // Zero: a closed session's connection ends at once. What a client still sends after a breach
-        // is read by its session for a while, so that the close frame reaches it.
-        .client_disconnect_timeout(Duration::ZERO)
-        .client_request_timeout(limits.handshake_timeout.unwrap_or(Duration::ZERO))
-        .h1_write_buffer_size(WRITE_BUFFER)
-        .max_connections(max_concurrent(&limits))
-        .tcp_nodelay(true)
-        .on_connect(move |connection, _| {
-            if let Some(stream) = connection.downcast_ref::<TcpStream>() {
-                tune(&SockRef::from(stream), slow_timeout);
-            }
-        });
-        for listener in listeners {
-            http = http.listen(listener)?;
+        };
+        tokio::select! {
+            ended = &mut serving => return ended,
+            never = never => match never {},
+            () = shutdown => {}
         }
-        Ok(http.run())
-    }
-}
-
-/// As many as may be at a time on one worker; handshakes that are one too many are answered with 503.
-fn max_concurrent(limits: &Limits) -> usize {
-    limits.max_connections.unwrap_or(usize::MAX >> 8)
-}
-
-/// Lets a socket say early that its peer takes nothing, and end if that goes on.
-fn tune(socket: &SockRef<'_>, slow_timeout: Option<Duration>) {
-    // Where the kernel does not know an option, the outbox and the heartbeat still hold.
-    #[cfg(target_os = "linux")]
-    {
-        let _ = socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER);
-        let _ = socket.set_tcp_user_timeout(slow_timeout);
+        let refuse = async {
+            handle.pause().await;
+            // The thread that accepts hears of it a little later, and would take an end for an error.
+            sleep(ACCEPTS_NO_MORE).await;
+            for listener in &held {
+                // Where the kernel does not do that for a listener, who comes waits for the end.
+                let _ = SockRef::from(listener).shutdown(Shutdown::Read);
+            }
+        };
+        let stop = async {
+            // Sessions are no connections of the server's any more, and end before its workers do.
+            tokio::join!(self.sockets.drain(), refuse);
+            handle.stop(true).await;
+        };
+        let (ended, ()) = tokio::join!(serving, stop);
+        self.arbiter.stop();
+        // The journal is closed when the last owner is gone.
+        if self.arbiter.join().is_err() {
+            log::error!("the owners' thread panicked");
+        }
+        ended
     }
 }
 

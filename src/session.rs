@@ -10,10 +10,11 @@ mod source;
 
 use std::{
     mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     rc::Rc,
     task::{Context as TaskContext, Poll},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use actix::{fut::ActorFuture, prelude::*};
@@ -29,19 +30,18 @@ use self::{
 use crate::{
     deliver::Underway,
     fanout::Worker,
-    framing::{self, Message as Input, Reader},
+    framing::{self, Input, Reader},
     ids::RoomName,
     limits::{
         MAX_ACTIONS_UNDERWAY, MAX_BYTES_UNDERWAY, MAX_CLOSE_WAIT, MAX_DISCARDED, MAX_FLUSH,
         MAX_OWN_BYTES, MAX_READ_PAUSE,
     },
     link::{Link, News},
-    model::Model,
-    protocol,
+    model::{Beat, Events, Message, Model, Received, Reply, Who},
     pulse::Alarm,
     rejection::Rejection,
     replica::Asked,
-    room::{Join, Listener, Origin, Seat},
+    room::{Join, Listener, Origin, Peer},
     rooms::{
         AcquireError,
         leases::{Leases, Shared},
@@ -61,8 +61,11 @@ pub struct Opening<M: Model> {
     /// What came with the handshake; may be empty.
     pub came: Bytes,
     pub room: RoomName,
-    pub seat: Seat,
+    pub peer: Peer,
 }
+
+/// Beats of a session are at least so far apart.
+const SHORTEST_BEAT: Duration = Duration::from_millis(1);
 
 /// How long to wait before it is seen whether the server takes more by now.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -71,6 +74,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub struct Session<M: Model> {
     link: Rc<Link>,
     worker: Rc<Worker>,
+    leases: Rc<Leases<M>>,
     /// While something has come in and is not read.
     reader: Option<Box<Reader>>,
     dialogue: Dialogue,
@@ -120,13 +124,14 @@ impl<M: Model> Session<M> {
             source,
             came,
             room,
-            seat,
+            peer,
         } = opening;
-        if let Seat::V1 { .. } = seat {
+        if let Peer::V1 { .. } = peer {
             link.beat();
         }
         let mut session = Self {
-            dialogue: Dialogue::new(seat, worker.limits(), Instant::now()),
+            leases: leases.clone(),
+            dialogue: Dialogue::new(peer, worker.limits(), Instant::now()),
             link,
             worker,
             reader: None,
@@ -148,6 +153,7 @@ impl<M: Model> Session<M> {
                     ctx.spawn(acquire.map(|lease, session, _| session.enter(lease)));
                 }
             }
+            session.beat(ctx);
             ctx.spawn(Serving { source });
             session
         });
@@ -164,11 +170,14 @@ impl<M: Model> Session<M> {
         match lease {
             Ok(lease) => {
                 let from = self.origin();
-                let join = Join::new(from, self.dialogue.seat(), lease.owner(), self.listener());
+                let join = Join::new(from, self.dialogue.peer(), lease.owner(), self.listener());
                 // One for each session: the mailbox is bounded by them.
                 lease.room().do_send(join);
                 let session = from.session;
                 self.member = Some(Member { lease, session });
+                let received = self.ask(Model::joined);
+                self.obey(received, 0);
+                self.submit();
             }
             Err(AcquireError::Gone) => self.close(CloseCode::Error),
             Err(err) => {
@@ -219,19 +228,20 @@ impl<M: Model> Session<M> {
             return;
         }
         match message {
+            Input::Text(text) if M::EVENTS == Events::None => self.hear_message(text.into(), now),
+            Input::Binary(bytes) if M::EVENTS == Events::None => {
+                self.hear_message(bytes.into(), now);
+            }
             Input::Text(text) => {
                 let overloaded = self.paused_for_too_long(now) && !self.room_takes_more();
                 let next = self.link.next_number();
                 let overloaded = overloaded.then_some(Overloaded { next });
                 match self.dialogue.read::<M>(&text, now, overloaded) {
-                    Ok(asked) => {
-                        self.read_bytes += text.len();
-                        self.read.push((asked, text.len()));
-                    }
+                    Ok(asked) => self.push_read(asked, text.len()),
                     Err(json) => self.link.push(framing::text(&json)),
                 }
             }
-            Input::Binary(_) => self.tell(&protocol::binary_not_allowed()),
+            Input::Binary(_) => self.tell(&Rejection::binary_not_allowed()),
             Input::Ping(payload) => self.link.push(framing::pong(&payload)),
             Input::Pong => {}
             Input::Close(code) => {
@@ -239,6 +249,85 @@ impl<M: Model> Session<M> {
                 self.part(now);
             }
         }
+    }
+
+    /// Takes a message in that the model reads in its own way.
+    fn hear_message(&mut self, message: Message, now: Instant) {
+        self.dialogue.count(now);
+        let bytes = message.len();
+        let received = self.ask(|model, who| model.receive(message, who));
+        self.obey(received, bytes);
+    }
+
+    /// Asks the model's code, whose panic is `internal`.
+    fn ask<T>(&self, ask: impl FnOnce(&M, Who<'_>) -> T) -> Result<T, Rejection> {
+        let who = Who {
+            client: self.dialogue.peer().client(),
+            name: self.link.name(),
+        };
+        // It changes nothing of its own, so there is nothing that a panic could leave half done.
+        let asked = catch_unwind(AssertUnwindSafe(|| ask(self.leases.model(), who)));
+        asked.map_err(|_| {
+            let (room, model) = (self.room(), M::NAME);
+            log::error!("{room}: the model {model:?} failed on a session");
+            Rejection::internal()
+        })
+    }
+
+    fn obey(&mut self, received: Result<Received<M::Action>, Rejection>, bytes: usize) {
+        match received {
+            Ok(Received::Act(action)) => self.push_read(dialogue::asked(action), bytes),
+            Ok(Received::Reply(reply)) => self.reply(reply),
+            Ok(Received::Refuse(why)) if M::EVENTS == Events::Json => self.tell(&why),
+            Ok(Received::Refuse(why)) => {
+                log::debug!("{}: a message is refused: {why}", self.room())
+            }
+            Err(why) if M::EVENTS == Events::Json => self.tell(&why),
+            Err(_) => self.close(CloseCode::Error),
+        }
+    }
+
+    fn reply(&mut self, Reply { messages, close }: Reply) {
+        for message in messages {
+            self.link.push(framing::message(&message));
+        }
+        if let Some(code) = close {
+            self.close(code.into());
+        }
+    }
+
+    fn push_read(&mut self, asked: Asked<M::Action>, bytes: usize) {
+        let asked = Asked {
+            session: Some(self.link.id()),
+            name: self.link.name().cloned(),
+            ..asked
+        };
+        self.read_bytes += bytes;
+        self.read.push((asked, bytes));
+    }
+
+    /// Tells what comes by the clock, now and again after each wait.
+    fn beat(&mut self, ctx: &mut Context<Self>) {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+        let micros = since_epoch.unwrap_or_default().as_micros();
+        let beat = Beat {
+            micros: u64::try_from(micros).unwrap_or(u64::MAX),
+            random: fastrand::u64(..),
+        };
+        let Ok(Some((reply, wait))) = self.ask(|model, who| model.beat(who, beat)) else {
+            return;
+        };
+        // Whoever takes nothing is told no more.
+        if self.link.own_bytes() < MAX_OWN_BYTES {
+            self.reply(reply);
+            self.link.flush(self.worker.tick(Instant::now()));
+        }
+        let wait = wait.max(SHORTEST_BEAT);
+        ctx.run_later(wait, |session, ctx| {
+            if session.phase == Phase::Live {
+                session.beat(ctx);
+            }
+        });
     }
 
     /// Forwards what was read as one message, so that it shares a batch.
@@ -284,6 +373,10 @@ impl<M: Model> Session<M> {
             | Phase::Over => false,
             // It is woken when the room answers.
             Phase::Live if self.entering => false,
+            Phase::Live if M::EVENTS == Events::None && !self.dialogue.wait(now).is_zero() => {
+                self.wake_at(now + self.dialogue.wait(now));
+                false
+            }
             Phase::Live if self.link.own_bytes() >= MAX_OWN_BYTES => {
                 self.wake_at(now + MAX_READ_PAUSE);
                 false
@@ -298,7 +391,8 @@ impl<M: Model> Session<M> {
                 // What is committed for others wakes nobody here.
                 let look_again = self.server_is_full().then_some(now + LOOK_AGAIN);
                 self.wake_at(look_again.map_or(until, |soon| soon.min(until)));
-                self.paused_for_too_long(now)
+                // Who is told no errors waits.
+                M::EVENTS == Events::Json && self.paused_for_too_long(now)
             }
         }
     }
@@ -423,6 +517,11 @@ impl<M: Model> Session<M> {
 
     /// What was read before still counts.
     fn leave(&mut self) {
+        if self.member.is_some()
+            && let Ok(Received::Act(action)) = self.ask(Model::left)
+        {
+            self.push_read(dialogue::asked(action), 0);
+        }
         self.submit();
         self.worker.leave(&self.link);
         self.member = None;
@@ -465,6 +564,7 @@ impl<M: Model> Session<M> {
 
 impl<M: Model> Drop for Session<M> {
     fn drop(&mut self) {
+        self.leave();
         self.worker.disconnect(&self.link);
         self.link.end();
     }

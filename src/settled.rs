@@ -310,6 +310,7 @@ mod tests {
                     client: Some(client),
                     n: Some(n),
                     action: to_raw_value(&n).unwrap(),
+                    acting: None,
                 });
             } else {
                 let (code, message) = ("no".to_owned(), format!("not {n}"));

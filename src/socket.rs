@@ -8,21 +8,25 @@ pub mod direct;
 pub mod embedded;
 pub mod handshake;
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use actix::prelude::*;
 use actix_web::{rt::time::timeout, web::Bytes};
+use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
 use self::admission::{Admission, Denial};
 use crate::{
     connections::{Connections, Place},
     fanout::Fanouts,
-    ids::{ClientId, RoomName},
+    ids::ClientId,
     limits::{Limits, MAX_GOODBYE, MAX_SETTLE},
-    model::Model,
+    model::{Events, Model, Seat},
     protocol::{Dialect, Negotiated},
-    room::{Seat, Settle},
+    room::{Peer, Settle},
     rooms::{Rooms, leases::Leases},
     session::{Opening, Source},
 };
@@ -39,6 +43,7 @@ pub enum Transport {
 
 /// Opens sessions in the rooms of one model.
 pub struct Sockets<M: Model> {
+    model: Arc<M>,
     rooms: Addr<Rooms<M>>,
     fanouts: Arc<Fanouts>,
     admission: Arc<Admission>,
@@ -47,14 +52,25 @@ pub struct Sockets<M: Model> {
 }
 
 impl<M: Model> Sockets<M> {
-    pub fn new(rooms: Addr<Rooms<M>>, admission: Admission, limits: Arc<Limits>) -> Self {
+    pub fn new(model: M, rooms: Addr<Rooms<M>>, admission: Admission, limits: Arc<Limits>) -> Self {
         Self {
+            model: Arc::new(model),
             rooms,
             fanouts: Arc::default(),
             admission: Arc::new(admission),
             limits,
             connections: Connections::default(),
         }
+    }
+
+    /// Where a path leads, which is as it stands in a request.
+    pub fn seat(&self, path: &str) -> Option<Seat> {
+        let path = percent_decode_str(path).decode_utf8().ok()?;
+        let seat = || self.model.seat(&path);
+        catch_unwind(AssertUnwindSafe(seat)).unwrap_or_else(|_| {
+            log::error!("the model {:?} failed on a path", M::NAME);
+            None
+        })
     }
 
     pub fn admission(&self) -> &Admission {
@@ -98,14 +114,22 @@ impl<M: Model> Sockets<M> {
     ///
     /// The HTTP answer to give: a foreign host or origin, no such room, a bad id of a client, or no
     /// place.
-    fn admit(&self, request: &admission::Request<'_>, room: &str) -> Result<Admitted, Denial> {
+    fn admit(
+        &self,
+        request: &admission::Request<'_>,
+        seat: Result<Seat, Denial>,
+    ) -> Result<Admitted, Denial> {
         self.admission.check_host(request)?;
         self.admission.check_origin(request)?;
-        let room = room.parse().map_err(Denial::no_such_room)?;
+        let seat = seat?;
         let Negotiated { dialect, client } = request.negotiate()?;
-        let seat = match dialect {
-            Dialect::Classic => Seat::Classic,
-            Dialect::V1 => Seat::V1 {
+        let dialect = match M::EVENTS {
+            Events::Json => dialect,
+            Events::None => Dialect::Classic,
+        };
+        let peer = match dialect {
+            Dialect::Classic => Peer::Classic,
+            Dialect::V1 => Peer::V1 {
                 client: client.unwrap_or_else(|| ClientId(Uuid::new_v4())),
                 permissions: request.permissions(),
             },
@@ -115,22 +139,27 @@ impl<M: Model> Sockets<M> {
         }
         let place = self.connections.take(self.limits.max_connections);
         let place = place.map_err(|err| Denial::overloaded(&err.to_string()))?;
-        Ok(Admitted { room, seat, place })
+        Ok(Admitted { seat, peer, place })
     }
 
     /// What a session is opened with on this thread; its link is connected, and nothing of what it is
     /// sent has an effect before it is started.
-    fn opening(&self, room: RoomName, seat: Seat, source: Source) -> Opening<M> {
+    fn opening(&self, seat: Seat, peer: Peer, source: Source) -> Opening<M> {
         let worker = self.fanouts.worker(&self.limits);
-        let leases = worker.keep(|| Leases::new(worker.id(), self.rooms.clone()));
+        let (model, rooms) = (&self.model, &self.rooms);
+        let leases = worker.keep(|| Leases::new(worker.id(), model.clone(), rooms.clone()));
+        let link = worker.connect();
+        if let Some(name) = seat.name {
+            link.set_name(name);
+        }
         Opening {
-            link: worker.connect(),
+            link,
             worker,
             leases,
             source,
             came: Bytes::new(),
-            room,
-            seat,
+            room: seat.room,
+            peer,
         }
     }
 }
@@ -138,6 +167,7 @@ impl<M: Model> Sockets<M> {
 impl<M: Model> Clone for Sockets<M> {
     fn clone(&self) -> Self {
         Self {
+            model: self.model.clone(),
             rooms: self.rooms.clone(),
             fanouts: self.fanouts.clone(),
             admission: self.admission.clone(),
@@ -150,7 +180,7 @@ impl<M: Model> Clone for Sockets<M> {
 /// A session that may be opened.
 #[derive(Debug)]
 pub struct Admitted {
-    room: RoomName,
     seat: Seat,
+    peer: Peer,
     place: Place,
 }

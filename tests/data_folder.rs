@@ -281,8 +281,11 @@ fn an_older_versions_rooms_are_brought_up_and_gone_on_with_over_restarts() {
     states.retain(|state| ROOMS.contains(&state["room"].as_str().unwrap()));
     assert_eq!(states.len(), ROOMS.len());
     for round in 1..=3 {
-        let server =
-            InProcess::start::<Newer>(Arc::new(open_when_free(folder.path())), Limits::default());
+        let server = InProcess::start(
+            Newer,
+            Arc::new(open_when_free(folder.path())),
+            Limits::default(),
+        );
         for state in &mut states {
             let path = format!("/api/rooms/{}", state["room"].as_str().unwrap());
             assert_eq!(get(server.port(), &path).json(), *state, "round {round}");
@@ -413,6 +416,7 @@ fn copy(from: &Inspection, to: &DiskJournal, room: &RoomName, start: Position) {
         version: 1,
         state: to_raw_value(&Value::Null).unwrap(),
         settled: Vec::new(),
+        ordinals: 0,
     });
     runtime.block_on(to.restart(room, nowhere, begun)).unwrap();
     for batch in from.replay(room, start, usize::MAX).unwrap() {

@@ -28,7 +28,7 @@ const AT_ONCE: usize = 24;
 /// Two clients act in turns while the appends fail as they are told to.
 fn act(faults: &[Fault]) {
     let journal = Faulty::new(faults);
-    let server = InProcess::start::<Counter>(journal.clone(), Limits::default());
+    let server = InProcess::start(Counter, journal.clone(), Limits::default());
     let mut clients = [Acting::new(), Acting::new()];
     for round in 0..ROUNDS {
         for client in &mut clients {
@@ -164,7 +164,7 @@ fn a_store_may_fail_twice_in_a_row() {
 fn an_owner_that_wakes_up_late_takes_nothing_twice() {
     let shared = Arc::new(MemoryJournal::new());
     let asleep = Faulty::on(shared.clone(), &[]);
-    let start = |journal| InProcess::start::<Counter>(journal, Limits::default());
+    let start = |journal| InProcess::start(Counter, journal, Limits::default());
     let (late, early) = (start(asleep.clone()), start(Faulty::on(shared, &[])));
     let mut ledger = Ledger::new(Uuid::new_v4());
     let mut old = Numbered::enter(late.port(), "main", &mut ledger).unwrap();

@@ -73,7 +73,7 @@ impl Model for Fragile {
 
 #[test]
 fn a_model_that_fails_on_an_action_refuses_that_one_and_no_other() {
-    let server = InProcess::of::<Fragile>();
+    let server = InProcess::of(Fragile);
     let (mut ann, mut bob) = (server.client(), server.client());
     ann.expect_users(2);
     let failing = [
@@ -105,7 +105,7 @@ fn a_model_that_fails_on_an_action_refuses_that_one_and_no_other() {
 }
 
 fn counter(journal: &Arc<Faulty>) -> InProcess {
-    InProcess::start::<Counter>(journal.clone(), Limits::default())
+    InProcess::start(Counter, journal.clone(), Limits::default())
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn an_append_of_unknown_outcome_is_in_once_and_answered_once() {
 fn two_owners_of_one_room_count_every_action_once() {
     const EACH: usize = 1000;
     let journal = Arc::new(MemoryJournal::new());
-    let start = || InProcess::start::<Counter>(journal.clone(), Limits::default());
+    let start = || InProcess::start(Counter, journal.clone(), Limits::default());
     let servers = [start(), start()];
     let mut clients = [servers[0].client(), servers[1].client()];
     thread::scope(|scope| {
@@ -266,7 +266,7 @@ fn a_snapshot_that_is_not_kept_loses_nothing() {
         room_idle: Some(std::time::Duration::from_millis(50)),
         ..Limits::default()
     };
-    let server = InProcess::start::<Counter>(journal.clone(), limits);
+    let server = InProcess::start(Counter, journal.clone(), limits);
     let mut client = server.client();
     client.send_often(PLUS, 3500);
     client.expect_state(3500);

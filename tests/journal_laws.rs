@@ -8,7 +8,7 @@ use std::{
 use actix_web::rt::Runtime;
 use serde_json::value::to_raw_value;
 use tallyroom::{
-    entry::{Batch, Entry, Made, Position, Refusal, Refused, Remembered, Snapshot},
+    entry::{Acting, Batch, Entry, Made, Position, Refusal, Refused, Remembered, Snapshot},
     ids::{BatchId, ClientId, Epoch, Millis, Revision, RoomName},
     journal::{
         AppendError, Journal, Opened, ReadError,
@@ -167,6 +167,7 @@ fn batch(after: Position, entries: usize) -> Arc<Batch> {
             client: None,
             n: None,
             action: to_raw_value(&rev.0).unwrap(),
+            acting: acting(rev),
         }
     };
     Arc::new(Batch {
@@ -180,6 +181,15 @@ fn batch(after: Position, entries: usize) -> Arc<Batch> {
             _ => Vec::new(),
         },
     })
+}
+
+/// As in a room whose sessions have names and numbers.
+fn acting(rev: Revision) -> Option<Box<Acting>> {
+    let acting = Acting {
+        name: (rev.0 % 3 == 0).then(|| "Ann".parse().unwrap()),
+        ordinal: Some(rev.0),
+    };
+    (rev.0 % 2 == 0).then(|| Box::new(acting))
 }
 
 fn refusal() -> Refusal {
@@ -210,6 +220,7 @@ fn snapshot(position: Position) -> Snapshot {
                 value: Some("[2]".into()),
             }),
         }],
+        ordinals: position.rev.0,
     }
 }
 

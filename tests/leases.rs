@@ -36,7 +36,7 @@ fn kill(journal: &Faulty) {
 #[test]
 fn when_an_owner_dies_its_sessions_close_and_newcomers_get_another_at_once() {
     let journal = Faulty::new(&[]);
-    let server = InProcess::start::<Counter>(journal.clone(), Limits::default());
+    let server = InProcess::start(Counter, journal.clone(), Limits::default());
     for life in 0..5 {
         let mut old = clients(&server, SESSIONS);
         assert_eq!(old[0].first(), life);
@@ -66,7 +66,7 @@ fn when_an_owner_dies_its_sessions_close_and_newcomers_get_another_at_once() {
 fn who_comes_while_an_owner_dies_is_closed_or_let_in() {
     const LIVES: usize = 20;
     let journal = Faulty::new(&[]);
-    let server = InProcess::start::<Counter>(journal.clone(), Limits::default());
+    let server = InProcess::start(Counter, journal.clone(), Limits::default());
     for _ in 0..LIVES {
         journal.gate.forget_permits(OPEN);
         let begun = journal.begun.load(Ordering::SeqCst);
@@ -115,7 +115,7 @@ fn a_room_that_everybody_left_goes_to_rest_and_can_be_entered_again() {
         max_rooms: Some(1),
         ..Limits::default()
     };
-    let server = InProcess::start::<Counter>(Arc::new(MemoryJournal::new()), limits());
+    let server = InProcess::start(Counter, Arc::new(MemoryJournal::new()), limits());
     for visit in 0..5 {
         let mut visitors = clients(&server, SESSIONS);
         assert_eq!(visitors[0].first(), visit);
@@ -163,7 +163,7 @@ fn what_was_asked_by_the_last_who_left_is_in_before_the_room_rests() {
             room_idle: Some(Duration::from_millis(10)),
             ..Limits::default()
         };
-        let server = InProcess::start::<Counter>(journal.clone(), limits);
+        let server = InProcess::start(Counter, journal.clone(), limits);
         let mut visitors = clients(&server, SESSIONS);
         for client in &mut visitors {
             client.plus();
@@ -196,7 +196,7 @@ fn at_a_room_going_to_rest(journal: &Arc<HeldJournal>) -> (InProcess, Raw) {
         room_idle: Some(IDLE),
         ..Limits::default()
     };
-    let server = InProcess::start::<Counter>(journal.clone(), limits);
+    let server = InProcess::start(Counter, journal.clone(), limits);
     let mut last = server.client();
     last.plus();
     journal.await_appends(1);

@@ -163,7 +163,7 @@ fn an_action_that_would_make_the_state_too_large_is_refused_and_harms_nobody() {
         max_state_bytes: Some(100),
         ..Limits::default()
     };
-    let server = InProcess::start::<List>(Arc::new(MemoryJournal::new()), limits);
+    let server = InProcess::start(List, Arc::new(MemoryJournal::new()), limits);
     let (mut ann, mut bob) = (server.client(), server.client());
     let add = |bytes: usize| format!(r#"{{"action":"add","text":"{}"}}"#, "x".repeat(bytes));
     // `["…"]` has four bytes beside the text, and another text three.
@@ -220,7 +220,7 @@ fn act_and_leave(port: u16) {
 #[test]
 fn whoever_acts_and_leaves_again_and_again_leaves_no_more_behind_than_may_wait() {
     let journal = HeldJournal::new();
-    let server = InProcess::start::<Counter>(journal.clone(), Limits::default());
+    let server = InProcess::start(Counter, journal.clone(), Limits::default());
     // Beside what waits the first visitor's batch is in flight, and a full one is judged.
     let most = MAX_WAITING_ACTIONS + MAX_BATCH_ACTIONS + MAX_ACTIONS_UNDERWAY;
     for _ in 0..=most / (MAX_ACTIONS_UNDERWAY - 1) {

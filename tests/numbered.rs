@@ -33,7 +33,7 @@ fn join(server: &Server, id: Uuid) -> V1 {
 
 fn held() -> (std::sync::Arc<HeldJournal>, InProcess) {
     let journal = HeldJournal::new();
-    let server = InProcess::start::<Counter>(journal.clone(), Limits::default());
+    let server = InProcess::start(Counter, journal.clone(), Limits::default());
     (journal, server)
 }
 

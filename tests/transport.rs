@@ -286,7 +286,7 @@ fn flood(mut acting: Client, until: &std::sync::mpsc::Receiver<()>) -> (Client, 
 #[test]
 fn no_frame_stands_within_another_however_slowly_it_is_read() {
     const PINGS: u32 = 150;
-    let server = InProcess::of::<Large>();
+    let server = InProcess::of(Large);
     let mut slow = Raw::open_by(with_little_buffer(server.port()), "/");
     let acting = support::open(server.port(), "/").unwrap();
     thread::scope(|scope| {
@@ -329,7 +329,7 @@ fn no_frame_stands_within_another_however_slowly_it_is_read() {
 
 #[test]
 fn who_resets_the_connection_in_a_flood_is_gone_and_harms_nobody() {
-    let server = InProcess::of::<Large>();
+    let server = InProcess::of(Large);
     let acting = support::open(server.port(), "/").unwrap();
     let mut steady = support::open(server.port(), "/").unwrap();
     thread::scope(|scope| {
@@ -391,7 +391,7 @@ fn who_sends_no_more_is_gone() {
 /// What is on its way to it does not keep one there that sends no more.
 #[test]
 fn who_sends_no_more_is_gone_in_a_flood_too() {
-    let server = InProcess::of::<Large>();
+    let server = InProcess::of(Large);
     let acting = support::open(server.port(), "/").unwrap();
     thread::scope(|scope| {
         let (stop, until) = std::sync::mpsc::channel();

@@ -35,9 +35,7 @@ use tallyroom::{
     model::{By, Model},
     rejection::Rejection,
     rooms::Rooms,
-    socket::{
-        Sockets, Transport, admission::Admission, direct::UpgradeFactory, handshake::ListensOn,
-    },
+    socket::{Sockets, Transport, admission::Admission, direct::UpgradeFactory},
 };
 use tokio::sync::oneshot;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -51,7 +49,7 @@ struct Secure {
 }
 
 impl Secure {
-    fn of<M: Model>() -> Self {
+    fn of<M: Model>(model: M) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (config, certificate) = certified();
@@ -68,9 +66,8 @@ impl Secure {
                 });
                 let journal = Arc::new(MemoryJournal::new());
                 let rooms = Rooms::<M>::new(journal.clone(), limits.clone()).start();
-                let sockets = Sockets::new(rooms, Admission::default(), limits);
-                let address = listener.local_addr().unwrap();
-                let app = || app(address, sockets.clone(), journal.clone());
+                let sockets = Sockets::new(model, rooms, Admission::default(), limits);
+                let app = || app(sockets.clone(), journal.clone());
                 let http = HttpService::build();
                 match transport() {
                     Transport::Direct => {
@@ -133,7 +130,6 @@ impl Secure {
 }
 
 fn app<M: Model>(
-    address: SocketAddr,
     sockets: Sockets<M>,
     journal: Arc<MemoryJournal>,
 ) -> impl ServiceFactory<
@@ -145,7 +141,7 @@ fn app<M: Model>(
     Future: 'static,
     Service: Service<Request, Future: 'static> + 'static,
 > {
-    let app = App::new().app_data(ListensOn(address));
+    let app = App::new();
     let app = app.configure(site(sockets, journal, Page::default()));
     map_config(app, |()| AppConfig::default())
 }
@@ -225,7 +221,7 @@ impl Client {
 
 #[test]
 fn two_clients_count_and_a_stop_ends_their_connections_well() {
-    let mut server = Secure::of::<Counter>();
+    let mut server = Secure::of(Counter);
     let mut ann = server.client();
     assert_eq!(
         (ann.event(), ann.event()),
@@ -256,7 +252,7 @@ fn two_clients_count_and_a_stop_ends_their_connections_well() {
 
 #[test]
 fn who_closes_is_answered_and_the_connection_ends_well() {
-    let server = Secure::of::<Counter>();
+    let server = Secure::of(Counter);
     let mut client = server.client();
     client.state();
     client.socket.close(None).unwrap();
@@ -310,7 +306,7 @@ fn resize(bytes: usize) -> String {
 #[test]
 fn large_frames_come_whole() {
     const BYTES: usize = 1 << 20;
-    let server = Secure::of::<Large>();
+    let server = Secure::of(Large);
     let (mut ann, mut slow) = (server.client(), server.client_with_little_buffer());
     assert_eq!(
         (ann.state(), slow.state()),
@@ -335,7 +331,7 @@ fn large_frames_come_whole() {
 #[test]
 fn what_was_told_before_the_close_comes_whole_to_a_slow_reader() {
     const BYTES: usize = 60_000;
-    let mut server = Secure::of::<Large>();
+    let mut server = Secure::of(Large);
     let (mut ann, mut slow) = (server.client(), server.client_with_little_buffer());
     assert_eq!(
         (ann.state(), slow.state()),
@@ -359,7 +355,7 @@ fn what_was_told_before_the_close_comes_whole_to_a_slow_reader() {
 #[test]
 fn what_was_told_before_the_clients_close_comes_whole_too() {
     const BYTES: usize = 60_000;
-    let server = Secure::of::<Large>();
+    let server = Secure::of(Large);
     let mut ann = server.client();
     ann.state();
     let mut slow = server.client_with_little_buffer();
@@ -377,7 +373,7 @@ fn what_was_told_before_the_clients_close_comes_whole_too() {
 fn who_reads_slowly_goes_on_with_the_newest() {
     const CHANGES: u64 = 300;
     const BYTES: usize = 10_000;
-    let server = Secure::of::<Large>();
+    let server = Secure::of(Large);
     let (mut ann, mut slow) = (server.client(), server.client_with_little_buffer());
     slow.state();
     for changes in 1..=CHANGES {

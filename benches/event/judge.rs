@@ -56,6 +56,8 @@ fn plus(number: Option<Number>) -> Asked<CounterAction> {
         number,
         action: Ok(CounterAction::Plus { by: 1 }),
         hold: Duration::ZERO,
+        session: None,
+        name: None,
     }
 }
 
@@ -98,6 +100,6 @@ impl Room {
             .judge(None, asked, id, Millis(1_800_000_000_000));
         let last = judged.verdicts.last();
         assert!(matches!(last, Some(Verdict::Accepted(_))), "{last:?}");
-        self.replica.adopt(judged)
+        self.replica.adopt(judged).views
     }
 }

@@ -6,6 +6,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use tallyroom::{
     framing,
+    ids::SessionId,
     limits::Limits,
     outbox::{Outbox, Recent, States, Takes, UsersFrame},
     protocol::classic,
@@ -80,7 +81,7 @@ fn enter(recent: &mut Recent, takes: Takes) -> Outbox {
         frame: framing::text(&classic::users(SESSIONS)),
     };
     let mut outbox = Outbox::default();
-    outbox.enter(recent, takes, users.clone(), users.frame);
+    outbox.enter(recent, SessionId(1), takes, users.clone(), users.frame);
     outbox.clear_own();
     outbox
 }

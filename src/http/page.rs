@@ -7,9 +7,14 @@ use actix_web::{
     http::header::{self, EntityTag, Header, IfNoneMatch},
     web::Bytes,
 };
+use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use rust_embed::Embed;
+use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
+
+/// The file that a room's URL shows.
+const INDEX: &str = "index.html";
 
 /// Only our own files, no inline script or style, and no frame around us.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -27,9 +32,17 @@ struct Embedded;
 
 /// Where the page's files come from.
 #[derive(Clone, Debug, Default)]
-pub struct Page {
-    /// Read at each request; `None`: the files in the binary.
-    pub folder: Option<PathBuf>,
+pub enum Page {
+    /// From the binary: the counter's page.
+    #[default]
+    Counter,
+    /// From a folder, read at each request.
+    Folder(PathBuf),
+    /// The page is this HTML, whose scripts and styles may stand in it; the client and what else is a file
+    /// comes from the binary.
+    Alone(&'static str),
+    /// There is none: rooms are for programs.
+    None,
 }
 
 struct File {
@@ -50,27 +63,72 @@ impl Page {
         let mut response = HttpResponse::Ok();
         response.content_type(content_type(name)).insert_header(tag);
         if name.ends_with(".html") {
-            response.insert_header((header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY));
+            response.insert_header((header::CONTENT_SECURITY_POLICY, self.policy(name)));
         }
         response.body(file.bytes)
     }
 
+    /// What a browser lets the page do.
+    fn policy(&self, name: &str) -> String {
+        match self {
+            Self::Alone(html) if name == INDEX => {
+                let (scripts, styles) = (hashes(html, "script"), hashes(html, "style"));
+                CONTENT_SECURITY_POLICY
+                    .replace("script-src 'self'", &format!("script-src 'self'{scripts}"))
+                    .replace("style-src 'self'", &format!("style-src 'self'{styles}"))
+            }
+            _ => CONTENT_SECURITY_POLICY.to_owned(),
+        }
+    }
+
     fn file(&self, name: &str) -> Option<File> {
-        if let Some(folder) = &self.folder {
-            let plain = !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
-            return plain.then(|| read(folder.join(name)).ok()).flatten();
+        match self {
+            Self::Folder(folder) => {
+                let plain = !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
+                return plain.then(|| read(folder.join(name)).ok()).flatten();
+            }
+            Self::Alone(html) if name == INDEX => {
+                let hash = Sha256::digest(html);
+                return Some(File {
+                    bytes: Bytes::from_static(html.as_bytes()),
+                    tag: tag_of(&hash),
+                });
+            }
+            Self::None => return None,
+            Self::Counter | Self::Alone(_) => {}
         }
         let file = Embedded::get(name)?;
         let hash = file.metadata.sha256_hash();
-        let tag = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         Some(File {
             bytes: match file.data {
                 std::borrow::Cow::Borrowed(bytes) => Bytes::from_static(bytes),
                 std::borrow::Cow::Owned(bytes) => bytes.into(),
             },
-            tag: EntityTag::new_strong(tag),
+            tag: tag_of(&hash),
         })
     }
+}
+
+fn tag_of(hash: &[u8]) -> EntityTag {
+    let tag = hash.iter().take(8).map(|byte| format!("{byte:02x}"));
+    EntityTag::new_strong(tag.collect())
+}
+
+/// The sources of what stands within a page's elements of that name, each led by a space (Content Security
+/// Policy Level 3, section 2.3.1).
+fn hashes(html: &str, element: &str) -> String {
+    let (begin, end) = (format!("<{element}"), format!("</{element}>"));
+    let mut hashes = String::new();
+    for part in html.split(&begin).skip(1) {
+        let content = part.split_once('>').map_or("", |(_, rest)| rest);
+        if let Some((content, _)) = content.split_once(&end)
+            && !content.is_empty()
+        {
+            let hash = BASE64.encode(Sha256::digest(content));
+            hashes.push_str(&format!(" 'sha256-{hash}'"));
+        }
+    }
+    hashes
 }
 
 /// Reads a file whose tag is its time and size: enough while somebody edits it.

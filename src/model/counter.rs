@@ -183,6 +183,8 @@ mod tests {
     fn run(actions: &[&str]) -> (CounterState, Vec<String>) {
         let by = By {
             client: None,
+            name: None,
+            ordinal: None,
             rev: Revision(1),
             at: Millis(0),
         };

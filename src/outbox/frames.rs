@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 
-use crate::limits::MAX_EVENTS_BEHIND;
+use crate::{
+    ids::{Name, SessionId},
+    limits::MAX_EVENTS_BEHIND,
+};
 
 /// Which states a session is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,4 +67,39 @@ impl StateFrames {
 pub struct UsersFrame {
     pub count: usize,
     pub frame: Bytes,
+}
+
+/// A message of the model's own, as it goes on the wire.
+#[derive(Clone, Debug)]
+pub struct TellFrame {
+    pub to: Whom,
+    pub frame: Bytes,
+}
+
+/// To whom of a room's sessions something goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whom {
+    Everyone,
+    Only(SessionId),
+    AllBut(SessionId),
+    Named(Name),
+    NotNamed(Name),
+}
+
+/// The same among the sessions of one worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Among {
+    Everyone,
+    Only(Vec<SessionId>),
+    AllBut(Vec<SessionId>),
+}
+
+impl Among {
+    pub fn includes(&self, session: SessionId) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::Only(sessions) => sessions.contains(&session),
+            Self::AllBut(sessions) => !sessions.contains(&session),
+        }
+    }
 }

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::frames::{States, Takes, UsersFrame};
-use crate::{limits::MAX_EVENTS_BEHIND, presence::TELL_AT_ONCE};
+use super::frames::{Among, States, Takes, UsersFrame};
+use crate::{ids::SessionId, limits::MAX_EVENTS_BEHIND, presence::TELL_AT_ONCE};
 
 /// The recent frames of one room on one worker.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Recent {
     users_version: u64,
     /// How many sessions take every state.
     take_every: usize,
+    /// Whoever is before this chunk fell off the end of messages that must not be left out.
+    missed: u64,
 }
 
 /// What every session is told in this order, and none is left out.
@@ -35,6 +37,8 @@ struct Chunk {
     events: u64,
     /// The count and its version, where that is what the chunk tells.
     users: Option<(usize, u64)>,
+    /// For whom it is, where it is a message of the model's own.
+    told: Option<Among>,
     /// How many sessions have yet to take it.
     waiting: usize,
 }
@@ -42,6 +46,7 @@ struct Chunk {
 /// Where a session is in what its room tells.
 #[derive(Clone, Copy, Debug)]
 pub struct Cursor {
+    session: SessionId,
     place: Place,
     /// The count that it was told last, and the version up to which it knows.
     users_told: usize,
@@ -92,11 +97,12 @@ impl Recent {
             users: None,
             users_version: 0,
             take_every: 0,
+            missed: 0,
         }
     }
 
     /// Lets a session in that was told this count: what comes from now on is for it.
-    pub fn enter(&mut self, takes: Takes, users_told: usize) -> Cursor {
+    pub fn enter(&mut self, session: SessionId, takes: Takes, users_told: usize) -> Cursor {
         let place = match takes {
             Takes::Every => {
                 self.take_every += 1;
@@ -108,6 +114,7 @@ impl Recent {
             Takes::Newest => Place::Newest(self.conflated_version),
         };
         Cursor {
+            session,
             place,
             users_told,
             users_version: self.users_version,
@@ -134,6 +141,7 @@ impl Recent {
                 frames: states.every,
                 events: states.events,
                 users: None,
+                told: None,
                 waiting: self.take_every,
             });
         }
@@ -150,10 +158,28 @@ impl Recent {
                 frames: users.frame.clone(),
                 events: 1,
                 users: Some((users.count, self.users_version)),
+                told: None,
                 waiting: self.take_every,
             });
         }
         self.users = Some(users);
+    }
+
+    /// Adds a message of the model's own, for those who take every state: the others are to be given it
+    /// as their own.
+    pub fn push_told(&mut self, to: Among, frame: Bytes) {
+        self.push(Chunk {
+            frames: frame,
+            events: 1,
+            users: None,
+            told: Some(to),
+            waiting: self.take_every,
+        });
+    }
+
+    /// Whether a session fell off the end of messages that must not be left out.
+    pub fn has_missed(&self, cursor: &Cursor) -> bool {
+        matches!(cursor.place, Place::Every { chunk, .. } if chunk < self.missed)
     }
 
     /// Whether nobody is behind, so that nothing is kept.
@@ -191,11 +217,17 @@ impl Recent {
         while let Some(next) = self.chunk(chunk) {
             chunk += 1;
             cursor.place = Place::Every { chunk, taken: 0 };
+            let taken = std::mem::take(&mut taken);
             if let Some((count, version)) = next.users {
                 cursor.users_version = version;
                 if std::mem::replace(&mut cursor.users_told, count) == count {
                     continue;
                 }
+            }
+            if let Some(to) = &next.told
+                && !to.includes(cursor.session)
+            {
+                continue;
             }
             return Some(Piece {
                 frames: &next.frames,
@@ -263,6 +295,9 @@ impl Recent {
             if events_after < MAX_EVENTS_BEHIND && self.bytes <= self.max_bytes {
                 break;
             }
+            if oldest.told.is_some() {
+                self.missed = self.first + 1;
+            }
             self.pop_front();
         }
     }
@@ -292,6 +327,10 @@ impl Recent {
 }
 
 impl Cursor {
+    pub fn takes_every(&self) -> bool {
+        matches!(self.place, Place::Every { .. })
+    }
+
     /// Takes a piece that it has just gone past, but for what lies behind `written` bytes of it; gives
     /// the rest of the frame that was cut there.
     ///

@@ -31,7 +31,7 @@ fn enter(recent: &mut Recent) -> Outbox {
 
 fn enter_as(takes: Takes, recent: &mut Recent) -> Outbox {
     let mut outbox = Outbox::default();
-    outbox.enter(recent, takes, users(0), Bytes::new());
+    outbox.enter(recent, SessionId(1), takes, users(0), Bytes::new());
     outbox.clear_own();
     outbox
 }
@@ -57,7 +57,13 @@ fn a_newcomer_gets_users_and_then_the_state_and_no_count_twice() {
         outbox.next(Some(&mut recent)).is_none(),
         "it is not let in yet"
     );
-    outbox.enter(&mut recent, Takes::Every, users(2), "state".into());
+    outbox.enter(
+        &mut recent,
+        SessionId(1),
+        Takes::Every,
+        users(2),
+        "state".into(),
+    );
     recent.push_users(users(2));
     assert_eq!(outbox.next(Some(&mut recent)).unwrap(), "users 2");
     assert_eq!(outbox.next(Some(&mut recent)).unwrap(), "state");

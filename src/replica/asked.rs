@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    ids::{ClientId, Revision},
+    ids::{ClientId, Name, Revision, SessionId},
     rejection::Rejection,
 };
 
@@ -15,6 +15,9 @@ pub struct Asked<A> {
     pub action: Result<A, Declined>,
     /// How long the client was told to wait already: a retry says at least as much.
     pub hold: Duration,
+    /// By which session, and the name that its client bears there; none for a request.
+    pub session: Option<SessionId>,
+    pub name: Option<Name>,
 }
 
 /// A client's number of an action.

@@ -8,8 +8,9 @@ use std::{
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::views::Views;
+use super::changes::Changes;
 use crate::{
+    ids::SessionId,
     model::{By, Model},
     rejection::Rejection,
 };
@@ -24,7 +25,7 @@ pub struct Draft<'a, M: Model> {
     checkpoint: Option<M::State>,
     since_checkpoint: Vec<(&'a M::Action, By)>,
     state: M::State,
-    views: Views,
+    changes: Changes,
     max_state_bytes: Option<usize>,
 }
 
@@ -35,32 +36,38 @@ impl<'a, M: Model> Draft<'a, M> {
             checkpoint: None,
             since_checkpoint: Vec::new(),
             state: base.clone(),
-            views: Views::default(),
+            changes: Changes::default(),
             max_state_bytes,
         }
     }
 
-    pub fn apply(&mut self, action: &'a M::Action, by: By) -> Result<Box<RawValue>, Rejection> {
-        let shown = self.views.len();
+    /// `session` is the one that asked.
+    pub fn apply(
+        &mut self,
+        action: &'a M::Action,
+        by: By,
+        session: Option<SessionId>,
+    ) -> Result<Box<RawValue>, Rejection> {
+        let before = self.changes.len();
         let outcome = guarded(|| {
             M::apply(&mut self.state, action, &by)?;
             check_size(&self.state, self.max_state_bytes)?;
-            self.views.push(&M::view(&self.state))?;
+            self.changes.push::<M>(&self.state, action, &by, session)?;
             to_raw_value(action).map_err(|_| Rejection::internal())
         });
         match outcome {
             Ok(_) => self.since_checkpoint.push((action, by)),
             Err(_) => {
-                self.views.truncate(shown);
+                self.changes.truncate(before);
                 self.rewind();
             }
         }
         outcome
     }
 
-    /// The state that the actions made, and what it looked like after each.
-    pub fn into_parts(self) -> (M::State, Views) {
-        (self.state, self.views)
+    /// The state that the actions made, and what each of them changed for clients.
+    pub fn into_parts(self) -> (M::State, Changes) {
+        (self.state, self.changes)
     }
 
     fn rewind(&mut self) {

@@ -1,10 +1,10 @@
 //! A room's state as its batches make it, whoever asked for what is in them.
 
-use super::{draft::guarded, views::Views};
+use super::{changes::Changes, draft::guarded};
 use crate::{
     entry::{Batch, Entry, Position, Snapshot},
     ids::{Millis, Revision},
-    model::{By, Model, Stored},
+    model::{Model, Stored},
     rejection::Rejection,
 };
 
@@ -83,39 +83,35 @@ impl<M: Model> History<M> {
         self.end(batch);
     }
 
-    /// Applies a batch that a journal gave, and says what the state looked like after each entry.
+    /// Applies a batch that a journal gave, and says what each entry changed for clients.
     ///
     /// # Errors
     ///
     /// [`ReplayError`] where the batch does not follow, or the model does not take what it took
     /// before. The state is of no use then: it may have taken a part of the batch.
-    pub fn replay(&mut self, batch: &Batch) -> Result<Views, ReplayError> {
+    pub fn replay(&mut self, batch: &Batch) -> Result<Changes, ReplayError> {
         let after = self.position;
         if batch.after != after {
             return Err(ReplayError::Gap {
                 expected: after.rev.next(),
             });
         }
-        let mut views = Views::default();
+        let mut changes = Changes::default();
         for (rev, entry) in (after.rev.0 + 1..).map(Revision).zip(&batch.entries) {
             if entry.rev != rev {
                 return Err(ReplayError::Gap { expected: rev });
             }
             let refused = |reason| ReplayError::Refused { rev, reason };
-            let by = By {
-                client: entry.client,
-                rev,
-                at: batch.at,
-            };
+            let by = entry.by(batch.at);
             let action = stored_action::<M>(entry, batch.version).map_err(refused)?;
             guarded(|| {
                 M::apply(&mut self.state, &action, &by)?;
-                views.push(&M::view(&self.state))
+                changes.push::<M>(&self.state, &action, &by, None)
             })
             .map_err(refused)?;
         }
         self.end(batch);
-        Ok(views)
+        Ok(changes)
     }
 
     fn end(&mut self, batch: &Batch) {

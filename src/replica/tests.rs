@@ -31,6 +31,8 @@ fn asked<A>(action: A) -> Asked<A> {
         number: None,
         action: Ok(action),
         hold: Duration::ZERO,
+        session: None,
+        name: None,
     }
 }
 
@@ -104,8 +106,8 @@ proptest! {
             }
             // As a store gives it back.
             let batch: Batch = serde_json::from_str(&serde_json::to_string(&*batch).unwrap()).unwrap();
-            let views = follower.replay(&batch).unwrap();
-            prop_assert_eq!(views.iter().last().unwrap(), owner.view().unwrap());
+            let changes = follower.replay(&batch).unwrap();
+            prop_assert_eq!(changes.views.iter().last().unwrap(), owner.view().unwrap());
             if let Some(restored) = &mut restored {
                 restored.replay(&batch).unwrap();
             }
@@ -255,7 +257,7 @@ fn nothing_is_adopted_before_it_is_committed() {
     let replica = start::<Counter>();
     let asked = [asked(CounterAction::Plus { by: 5 })];
     let judged = replica.judge(None, &asked, BatchId(Uuid::nil()), Millis(1));
-    assert_eq!(judged.views.iter().collect::<Vec<_>>(), [b"5"]);
+    assert_eq!(judged.changes.views.iter().collect::<Vec<_>>(), [b"5"]);
     assert_eq!(
         (replica.state().value, replica.position().rev),
         (0, Revision(0))
@@ -327,6 +329,8 @@ fn what_cannot_be_understood_is_refused_and_what_is_over_a_limit_is_not_taken() 
     let declined = |n, declined| Asked {
         action: Err(declined),
         hold: Duration::from_millis(300),
+        session: None,
+        name: None,
         ..numbered(ann, n, PLUS)
     };
     let malformed = || Declined::Refused(Rejection::missing_field("action"));

@@ -9,7 +9,7 @@ use actix_web::web::BytesMut;
 use tokio::sync::oneshot;
 
 use super::{
-    audience::{Answers, Audience, Member, Origin, Seat},
+    audience::{Answers, Audience, Member, Origin, Peer},
     messages::{Outcome, Seen},
     shown::Shown,
 };
@@ -154,7 +154,7 @@ impl Replies {
         if place == new {
             self.replies.push(Reply {
                 from,
-                dialect: member.seat.dialect(),
+                dialect: member.peer.dialect(),
                 done: Underway::default(),
                 errors: BytesMut::new(),
                 settled: 0,
@@ -180,9 +180,9 @@ impl Replies {
                 member.acked = member.acked.max(reply.settled);
                 framing::push_text(v1::ack(member.acked, rev).as_bytes(), &mut reply.errors);
             }
-            let next = match member.seat {
-                Seat::Classic => None,
-                Seat::V1 { client, .. } => Some(committed.settled.last(client) + 1),
+            let next = match member.peer {
+                Peer::Classic => None,
+                Peer::V1 { client, .. } => Some(committed.settled.last(client) + 1),
             };
             push_retries(&reply.retries, next.unwrap_or(1), &mut reply.errors);
             let answer = Answer {

@@ -10,7 +10,7 @@ use actix::prelude::*;
 use crate::{
     deliver::{Answer, Deliver, Entered, OwnerGone},
     ids::{ClientId, OwnerId, SessionId, WorkerId},
-    outbox::{States, UsersFrame},
+    outbox::{States, TellFrame, UsersFrame, Whom},
     permissions::Permissions,
     protocol::Dialect,
 };
@@ -24,7 +24,7 @@ pub struct Origin {
 
 /// Who has a session, and what it speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seat {
+pub enum Peer {
     Classic,
     V1 {
         client: ClientId,
@@ -32,7 +32,15 @@ pub enum Seat {
     },
 }
 
-impl Seat {
+impl Peer {
+    /// Who acts, where that is known.
+    pub fn client(self) -> Option<ClientId> {
+        match self {
+            Self::Classic => None,
+            Self::V1 { client, .. } => Some(client),
+        }
+    }
+
     pub fn dialect(self) -> Dialect {
         match self {
             Self::Classic => Dialect::Classic,
@@ -62,7 +70,7 @@ pub struct Audience {
 #[derive(Clone, Copy, Debug)]
 pub struct Member {
     pub worker: WorkerId,
-    pub seat: Seat,
+    pub peer: Peer,
     /// Up to which of its client's numbers it was told that they are settled.
     pub acked: u64,
 }
@@ -126,16 +134,16 @@ impl Audience {
     }
 
     /// The sessions that speak `tallyroom.v1`.
-    pub fn clients(&self) -> impl Iterator<Item = (Origin, Seat)> {
-        let seat = |from: &Origin| Some((*from, self.sessions.get(&from.session)?.seat));
-        self.clients.values().filter_map(seat)
+    pub fn clients(&self) -> impl Iterator<Item = (Origin, Peer)> {
+        let peer = |from: &Origin| Some((*from, self.sessions.get(&from.session)?.peer));
+        self.clients.values().filter_map(peer)
     }
 
     /// Counts a session in; it hears nothing before it is welcomed. An older one of the same client
     /// is out, and told so. `acked` is what it will be told to be settled.
-    pub fn add(&mut self, from: Origin, seat: Seat, acked: u64, listener: Listener) -> Told {
+    pub fn add(&mut self, from: Origin, peer: Peer, acked: u64, listener: Listener) -> Told {
         let mut told = Told::default();
-        if let Seat::V1 { client, .. } = seat
+        if let Peer::V1 { client, .. } = peer
             && let Some(older) = self.clients.get(&client).copied()
         {
             let mut news = Deliver::new(self.owner);
@@ -143,13 +151,13 @@ impl Audience {
             told = self.deliver(older.worker, news);
             self.leave(older);
         }
-        if let Seat::V1 { client, .. } = seat {
+        if let Peer::V1 { client, .. } = peer {
             self.clients.insert(client, from);
         }
         let worker = from.worker;
         let member = Member {
             worker,
-            seat,
+            peer,
             acked,
         };
         if self.sessions.insert(from.session, member).is_none() {
@@ -175,7 +183,7 @@ impl Audience {
         let Some(member) = self.sessions.remove(&from.session) else {
             return false;
         };
-        if let Seat::V1 { client, .. } = member.seat {
+        if let Peer::V1 { client, .. } = member.peer {
             self.clients.remove(&client);
         }
         if let Some(worker) = self.workers.get_mut(&from.worker) {
@@ -185,10 +193,32 @@ impl Audience {
         true
     }
 
-    /// Tells single sessions their answers, and all of them the states.
-    pub fn tell(&mut self, mut answers: Answers, states: Option<States>) -> Told {
+    /// Tells single sessions their answers, those concerned the model's own messages, and all of them
+    /// the states.
+    pub fn tell(
+        &mut self,
+        mut answers: Answers,
+        tells: &[TellFrame],
+        states: Option<States>,
+    ) -> Told {
+        // Where one session alone is told something, its worker alone need hear of it.
+        let workers: Vec<Option<WorkerId>> = tells
+            .iter()
+            .map(|tell| match tell.to {
+                Whom::Only(session) => Some(self.sessions.get(&session)?.worker),
+                _ => None,
+            })
+            .collect();
         self.tell_each(|owner, worker| {
             let mut news = answers.0.remove(&worker);
+            let concerned = |(tell, of): (&TellFrame, &Option<WorkerId>)| match tell.to {
+                Whom::Only(_) => (*of == Some(worker)).then(|| tell.clone()),
+                _ => Some(tell.clone()),
+            };
+            let tells: Vec<_> = tells.iter().zip(&workers).filter_map(concerned).collect();
+            if !tells.is_empty() {
+                news.get_or_insert_with(|| Deliver::new(owner)).tells = tells;
+            }
             if let Some(states) = &states {
                 let news = news.get_or_insert_with(|| Deliver::new(owner));
                 news.states = Some(states.clone());
@@ -349,7 +379,7 @@ mod tests {
     }
 
     fn enter(audience: &mut Audience, from: Origin, listener: Listener) -> Told {
-        let _ = audience.add(from, Seat::Classic, 0, listener);
+        let _ = audience.add(from, Peer::Classic, 0, listener);
         let entered = Entered {
             session: from.session,
             takes: Takes::Every,
@@ -407,7 +437,7 @@ mod tests {
                 next: None,
             };
             answers.add(OwnerId(1), FROM.worker, answer);
-            busy += audience.tell(answers, Some(state(number))).busy.len();
+            busy += audience.tell(answers, &[], Some(state(number))).busy.len();
         }
         assert_eq!(busy, 1, "one flush is due, however much waits");
         assert!(audience.workers[&FROM.worker].pending.len() <= 2);
@@ -429,14 +459,14 @@ mod tests {
         let (mut audience, heard, listener) = audience();
         let _ = enter(&mut audience, FROM, listener.clone());
         for number in 1..=3 {
-            let _ = audience.tell(Answers::default(), Some(state(number)));
+            let _ = audience.tell(Answers::default(), &[], Some(state(number)));
         }
         let later = Origin {
             session: SessionId(2),
             ..FROM
         };
         let _ = enter(&mut audience, later, listener);
-        let _ = audience.tell(Answers::default(), Some(state(4)));
+        let _ = audience.tell(Answers::default(), &[], Some(state(4)));
         flush_all(&mut audience, &heard).await;
         let heard = heard.lock().unwrap();
         let enters = |news: &Deliver| {
@@ -450,16 +480,16 @@ mod tests {
     #[actix_web::test]
     async fn a_clients_new_session_replaces_its_older_one() {
         let (mut audience, heard, listener) = audience();
-        let seat = Seat::V1 {
+        let peer = Peer::V1 {
             client: ClientId(uuid::Uuid::from_u128(7)),
             permissions: Permissions { admin: false },
         };
-        let _ = audience.add(FROM, seat, 0, listener.clone());
+        let _ = audience.add(FROM, peer, 0, listener.clone());
         let newer = Origin {
             session: SessionId(2),
             ..FROM
         };
-        let _ = audience.add(newer, seat, 0, listener);
+        let _ = audience.add(newer, peer, 0, listener);
         flush_all(&mut audience, &heard).await;
         let replaced: Vec<_> = heard
             .lock()
@@ -516,7 +546,7 @@ mod tests {
         let (mut audience, _, listener) = audience();
         let _ = enter(&mut audience, FROM, listener);
         audience.tell_gone();
-        while !audience.tell(Answers::default(), Some(state(1))).died {
+        while !audience.tell(Answers::default(), &[], Some(state(1))).died {
             actix_web::rt::time::sleep(Duration::from_millis(1)).await;
             let _ = audience.flush(FROM.worker);
         }

@@ -18,9 +18,9 @@ use crate::{
     ids::BatchId,
     journal::AppendError,
     limits::MAX_BATCH_ACTIONS,
-    model::Model,
+    model::{Events, Model},
     rejection::Rejection,
-    replica::{Asked, Judged, Number, Retry, Verdict, Views, gap},
+    replica::{Asked, Changes, Judged, Number, Retry, Verdict, Views, gap},
     settled::Settled,
 };
 
@@ -75,7 +75,11 @@ impl<M: Model> Room<M> {
     /// A batch's frames fit the backlog, so that a session that keeps up is not behind by one.
     fn max_batch(&self) -> usize {
         let backlog = self.limits.backlog_bytes.unwrap_or(usize::MAX);
-        (backlog / self.shown.classic_len()).clamp(1, MAX_BATCH_ACTIONS)
+        match M::EVENTS {
+            Events::Json => (backlog / self.shown.classic_len()).clamp(1, MAX_BATCH_ACTIONS),
+            // What is told is about as long as what is said.
+            Events::None => self.queue.fitting(backlog).clamp(1, MAX_BATCH_ACTIONS),
+        }
     }
 
     /// Judges on what is in flight, if anything is.
@@ -109,7 +113,7 @@ impl<M: Model> Room<M> {
         }
         let InFlight { queued, judged, .. } = judged;
         let answers = self.answers(queued, judged.verdicts, &Views::default());
-        self.tell_states(answers, None, ctx);
+        self.tell(answers, &Changes::default(), ctx);
         self.commit_soon(ctx);
         self.settled(ctx);
     }
@@ -176,14 +180,14 @@ impl<M: Model> Room<M> {
         } = in_flight;
         let verdicts = mem::take(&mut judged.verdicts);
         self.unsaved += judged.batch.weight();
-        let views = self.replica.adopt(judged);
-        self.moved_on(&views);
+        let changes = self.replica.adopt(judged);
+        self.moved_on(&changes.views);
         let mut next = self.ahead.take();
         if let Some(full) = next.take_if(|next| !next.judged.batch.is_empty()) {
             self.append(full, ctx);
         }
-        let answers = self.answers(queued, verdicts, &views);
-        self.tell_states(answers, Some(&views), ctx);
+        let answers = self.answers(queued, verdicts, &changes.views);
+        self.tell(answers, &changes, ctx);
         self.snapshot_if_due(ctx);
         if let Some(empty) = next {
             self.go_on(empty, ctx);
@@ -208,25 +212,34 @@ impl<M: Model> Room<M> {
             return self.give_up("the journal ends elsewhere and does not say where", ctx);
         }
         self.take_back();
-        let InFlight { queued, judged, .. } = in_flight;
-        let ours = judged.batch.id;
-        let mut waiting = Some((queued, judged.verdicts));
+        let mut waiting = Some(in_flight);
         for batch in since {
-            let views = match self.replica.replay(&batch) {
-                Ok(views) => views,
+            let ours = waiting.take_if(|waiting| waiting.judged.batch.id == batch.id);
+            let weight = batch.weight();
+            let (mut ours, changes) = match ours {
+                // It is in, and those who asked are known to it.
+                Some(mut ours) if ours.judged.batch.after == self.replica.position() => {
+                    let verdicts = mem::take(&mut ours.judged.verdicts);
+                    let changes = self.replica.adopt(ours.judged);
+                    (Some((ours.queued, verdicts)), Ok(changes))
+                }
+                _ => (None, self.replica.replay(&batch)),
+            };
+            let changes = match changes {
+                Ok(changes) => changes,
                 Err(err) => return self.give_up(err, ctx),
             };
-            self.unsaved += batch.weight();
-            self.moved_on(&views);
-            let answers = match waiting.take_if(|_| batch.id == ours) {
-                Some((queued, verdicts)) => self.answers(queued, verdicts, &views),
+            self.unsaved += weight;
+            self.moved_on(&changes.views);
+            let answers = match ours.take() {
+                Some((queued, verdicts)) => self.answers(queued, verdicts, &changes.views),
                 None => Answers::default(),
             };
-            self.tell_states(answers, Some(&views), ctx);
+            self.tell(answers, &changes, ctx);
         }
         self.snapshot_if_due(ctx);
         match waiting {
-            Some((queued, _)) => self.begin(queued, ctx),
+            Some(InFlight { queued, .. }) => self.begin(queued, ctx),
             None => {
                 self.commit_soon(ctx);
                 self.settled(ctx);
@@ -262,7 +275,7 @@ impl<M: Model> Room<M> {
         };
         let verdicts = queued.iter().zip(judged.verdicts).map(not_taken).collect();
         let answers = self.answers(queued, verdicts, &Views::default());
-        self.tell_states(answers, None, ctx);
+        self.tell(answers, &Changes::default(), ctx);
     }
 
     fn log_faults(&self, judged: &Judged<M>) {

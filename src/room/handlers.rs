@@ -7,40 +7,54 @@ use tokio::sync::oneshot;
 use super::{
     Room,
     answers::{Asker, Queued},
-    audience::Seat,
+    audience::Peer,
     messages::{
         Act, Gone, Import, ImportError, Join, Leave, Look, Outcome, Rest, Seen, Settle, Submit,
         WaitingImport,
     },
     shown::users_frame,
 };
-use crate::{deliver::Entered, entry::Position, framing, model::Model, outbox::Takes};
+use crate::{
+    deliver::Entered,
+    entry::Position,
+    framing,
+    model::{Events, Model},
+    outbox::{Takes, UsersFrame},
+};
 
 impl<M: Model> Handler<Join> for Room<M> {
     type Result = ();
 
     fn handle(&mut self, mut join: Join, ctx: &mut Self::Context) {
-        let Join { from, seat, .. } = join;
+        let Join { from, peer, .. } = join;
         let listener = join.heard();
-        let settled = match seat {
-            Seat::Classic => 0,
-            Seat::V1 { client, .. } => self.replica.settled().last(client),
+        let settled = match peer {
+            Peer::Classic => 0,
+            Peer::V1 { client, .. } => self.replica.settled().last(client),
         };
         // The others first: what is told to everybody is not for a newcomer that is told it anyway.
-        let mut told = self.audience.add(from, seat, settled, listener);
+        let mut told = self.audience.add(from, peer, settled, listener);
         self.presence_changed(ctx);
-        let (takes, welcome, state) = match seat {
-            Seat::Classic => (Takes::Every, Bytes::new(), self.shown.classic()),
-            Seat::V1 { .. } => {
-                let welcome = framing::text(&self.welcome(seat));
+        let (takes, welcome, state) = match peer {
+            Peer::Classic => (Takes::Every, Bytes::new(), self.shown.classic()),
+            Peer::V1 { .. } => {
+                let welcome = framing::text(&self.welcome(peer));
                 (Takes::Newest, welcome, self.shown.v1())
+            }
+        };
+        let count = self.audience.len();
+        let (users, state) = match M::EVENTS {
+            Events::Json => (users_frame(count), state),
+            Events::None => {
+                let frame = Bytes::new();
+                (UsersFrame { count, frame }, Bytes::new())
             }
         };
         let entered = Entered {
             session: from.session,
             takes,
             welcome,
-            users: users_frame(self.audience.len()),
+            users,
             state,
             next: settled + 1,
         };
@@ -53,6 +67,7 @@ impl<M: Model> Handler<Leave> for Room<M> {
     type Result = ();
 
     fn handle(&mut self, Leave(from): Leave, ctx: &mut Self::Context) {
+        self.gone(from.session);
         if self.audience.leave(from) {
             self.presence_changed(ctx);
         }

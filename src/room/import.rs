@@ -16,7 +16,7 @@ use crate::{
     journal::AppendError,
     model::Model,
     rejection::Rejection,
-    replica::{Declined, Replica, Views},
+    replica::{Changes, Declined, Replica, Views},
 };
 
 impl<M: Model> Room<M> {
@@ -102,9 +102,13 @@ impl<M: Model> Room<M> {
         }
         let mut answers = Answers::default();
         let sessions: Vec<_> = self.audience.clients().collect();
-        for (from, seat) in sessions {
-            answers.add(self.id, from.worker, self.welcome_again(from, seat));
+        for (from, peer) in sessions {
+            answers.add(self.id, from.worker, self.welcome_again(from, peer));
         }
-        self.tell_states(answers, Some(&views), ctx);
+        let changes = Changes {
+            views,
+            tells: Vec::new(),
+        };
+        self.tell(answers, &changes, ctx);
     }
 }

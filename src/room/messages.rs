@@ -3,7 +3,7 @@
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
-use super::audience::{Listener, Origin, Seat};
+use super::audience::{Listener, Origin, Peer};
 use crate::{
     deliver::OwnerGone,
     ids::{Epoch, OwnerId, Revision},
@@ -18,17 +18,17 @@ use crate::{
 #[rtype(result = "()")]
 pub struct Join {
     pub from: Origin,
-    pub seat: Seat,
+    pub peer: Peer,
     owner: OwnerId,
     listener: Option<Listener>,
 }
 
 impl Join {
     /// `owner` is the one that is asked.
-    pub fn new(from: Origin, seat: Seat, owner: OwnerId, listener: Listener) -> Self {
+    pub fn new(from: Origin, peer: Peer, owner: OwnerId, listener: Listener) -> Self {
         Self {
             from,
-            seat,
+            peer,
             owner,
             listener: Some(listener),
         }

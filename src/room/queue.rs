@@ -9,6 +9,8 @@ use crate::waiting::{Waiting, Waits};
 pub struct Queue<A> {
     actions: VecDeque<Queued<A>>,
     waits: Waits,
+    /// How many there ever were.
+    pushed: u64,
 }
 
 impl<A> Queue<A> {
@@ -17,11 +19,17 @@ impl<A> Queue<A> {
         Self {
             actions: VecDeque::new(),
             waits: waiting.count(0, 0),
+            pushed: 0,
         }
     }
 
     pub fn len(&self) -> usize {
         self.actions.len()
+    }
+
+    /// How many there ever were, those that were taken included.
+    pub fn pushed(&self) -> u64 {
+        self.pushed
     }
 
     pub fn is_empty(&self) -> bool {
@@ -34,8 +42,20 @@ impl<A> Queue<A> {
 
     /// Lets actions wait, which are counted by `waits`.
     pub fn push(&mut self, queued: impl IntoIterator<Item = Queued<A>>, waits: Waits) {
+        let before = self.actions.len();
         self.actions.extend(queued);
+        self.pushed += (self.actions.len() - before) as u64;
         self.waits.merge(waits);
+    }
+
+    /// How many of the oldest have so many bytes at most.
+    pub fn fitting(&self, mut bytes: usize) -> usize {
+        let fits = |queued: &&Queued<A>| {
+            let left = bytes.checked_sub(queued.bytes);
+            bytes = left.unwrap_or(bytes);
+            left.is_some()
+        };
+        self.actions.iter().take_while(fits).count()
     }
 
     /// Takes the oldest.

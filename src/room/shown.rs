@@ -8,7 +8,9 @@ use actix_web::web::{Bytes, BytesMut};
 use crate::{
     entry::Position,
     framing,
-    outbox::{StateFrames, UsersFrame},
+    ids::SessionId,
+    model::{Tell, To},
+    outbox::{StateFrames, TellFrame, UsersFrame, Whom},
     protocol::{classic, v1},
 };
 
@@ -91,4 +93,17 @@ pub fn every_state<'a>(views: impl Iterator<Item = &'a [u8]>) -> StateFrames {
         every,
         events,
     }
+}
+
+/// A message of the model's own, which that session asked for; `None` where it is for nobody here.
+pub fn tell_frame((asker, tell): &(Option<SessionId>, Tell)) -> Option<TellFrame> {
+    let to = match &tell.to {
+        To::Everyone => Whom::Everyone,
+        To::Sender => Whom::Only((*asker)?),
+        To::Others => asker.map_or(Whom::Everyone, Whom::AllBut),
+        To::Named(name) => Whom::Named(name.clone()),
+        To::AllBut(name) => Whom::NotNamed(name.clone()),
+    };
+    let frame = framing::message(&tell.message);
+    Some(TellFrame { to, frame })
 }

@@ -3,7 +3,13 @@
 //! So whoever enters a room that others on its thread are in needs not ask the registry, and a session
 //! keeps no addresses of its own.
 
-use std::{cell::RefCell, collections::HashMap, ops::Deref, rc::Rc, rc::Weak};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    ops::Deref,
+    rc::{Rc, Weak},
+    sync::Arc,
+};
 
 use actix::prelude::*;
 
@@ -16,6 +22,7 @@ use crate::{
 /// The shared leases of one worker.
 pub struct Leases<M: Model> {
     worker: WorkerId,
+    model: Arc<M>,
     rooms: Addr<Rooms<M>>,
     held: RefCell<HashMap<RoomName, Weak<Shared<M>>>>,
 }
@@ -27,12 +34,18 @@ pub struct Shared<M: Model> {
 }
 
 impl<M: Model> Leases<M> {
-    pub fn new(worker: WorkerId, rooms: Addr<Rooms<M>>) -> Self {
+    pub fn new(worker: WorkerId, model: Arc<M>, rooms: Addr<Rooms<M>>) -> Self {
         Self {
             worker,
+            model,
             rooms,
             held: RefCell::default(),
         }
+    }
+
+    /// The model with its settings.
+    pub fn model(&self) -> &M {
+        &self.model
     }
 
     /// The lease of a room that is held already, if its owner lives.
@@ -65,6 +78,11 @@ impl<M: Model> Shared<M> {
     /// Whose sessions share it.
     pub fn worker(&self) -> WorkerId {
         self.leases.worker
+    }
+
+    /// The model with its settings.
+    pub fn model(&self) -> &M {
+        self.leases.model()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     rate::Rate,
     rejection::Rejection,
     replica::{Asked, Declined, Number},
-    room::Seat,
+    room::Peer,
 };
 
 /// How long a client is asked to wait whose room cannot keep up.
@@ -32,23 +32,23 @@ pub struct Overloaded {
 /// One side of what a session and its client say to each other.
 #[derive(Debug)]
 pub struct Dialogue {
-    seat: Seat,
+    peer: Peer,
     rate: Option<Rate>,
     /// Until then the client was asked to wait.
     hold_until: Option<Instant>,
 }
 
 impl Dialogue {
-    pub fn new(seat: Seat, limits: &Limits, now: Instant) -> Self {
+    pub fn new(peer: Peer, limits: &Limits, now: Instant) -> Self {
         Self {
-            seat,
+            peer,
             rate: limits.session_rate.map(|rate| Rate::new(rate, now)),
             hold_until: None,
         }
     }
 
-    pub fn seat(&self) -> Seat {
-        self.seat
+    pub fn peer(&self) -> Peer {
+        self.peer
     }
 
     /// Reads an action, for the room.
@@ -63,8 +63,8 @@ impl Dialogue {
         overloaded: Option<Overloaded>,
     ) -> Result<Asked<M::Action>, String> {
         let passes = self.rate.as_mut().is_none_or(|rate| rate.allows(now));
-        match self.seat {
-            Seat::Classic => {
+        match self.peer {
+            Peer::Classic => {
                 let action = match passes {
                     true => protocol::read_action::<M>(text).and_then(|action| match overloaded {
                         Some(_) => Err(too_much()),
@@ -73,13 +73,9 @@ impl Dialogue {
                     false => Err(self.rate_limited()),
                 };
                 let action = action.map_err(|why| classic::error(&why))?;
-                Ok(Asked {
-                    number: None,
-                    action: Ok(action),
-                    hold: Duration::ZERO,
-                })
+                Ok(asked(action))
             }
-            Seat::V1 { client, .. } => {
+            Peer::V1 { client, .. } => {
                 let (n, fields) = numbered(text).map_err(|why| v1::error(&why, None))?;
                 if let Some(Overloaded { next }) = overloaded {
                     return Err(v1::retry(n, next, &too_much(), OVERLOADED));
@@ -96,16 +92,31 @@ impl Dialogue {
                     number: Some(Number { client, n }),
                     action,
                     hold: self.hold_until.map_or(Duration::ZERO, left),
+                    session: None,
+                    name: None,
                 })
             }
         }
     }
 
+    /// How long to wait before one more message is within the rate; for those that are told no errors.
+    pub fn wait(&self, now: Instant) -> Duration {
+        let rate = self.rate.as_ref();
+        rate.map_or(Duration::ZERO, |rate| rate.wait(now))
+    }
+
+    /// Counts a message that was waited for.
+    pub fn count(&mut self, now: Instant) {
+        if let Some(rate) = &mut self.rate {
+            rate.allows(now);
+        }
+    }
+
     /// An error that belongs to no number.
     pub fn error(&self, why: &Rejection) -> String {
-        match self.seat {
-            Seat::Classic => classic::error(why),
-            Seat::V1 { .. } => v1::error(why, None),
+        match self.peer {
+            Peer::Classic => classic::error(why),
+            Peer::V1 { .. } => v1::error(why, None),
         }
     }
 
@@ -116,8 +127,8 @@ impl Dialogue {
         const AT_LEAST_MS: u64 = 100;
         let spread = u64::try_from(random % SPREAD_MS).unwrap_or(0);
         let after = Duration::from_millis(AT_LEAST_MS + spread);
-        match self.seat {
-            Seat::V1 { .. } if matches!(code, 1011..=1013) => Some(v1::bye(code, after)),
+        match self.peer {
+            Peer::V1 { .. } if matches!(code, 1011..=1013) => Some(v1::bye(code, after)),
             _ => None,
         }
     }
@@ -135,6 +146,17 @@ impl Dialogue {
         let message =
             format!("more than {rate} actions a second (--session-rate); the action was not taken");
         Rejection::new("rate_limited", message)
+    }
+}
+
+/// An action without a number.
+pub fn asked<A>(action: A) -> Asked<A> {
+    Asked {
+        number: None,
+        action: Ok(action),
+        hold: Duration::ZERO,
+        session: None,
+        name: None,
     }
 }
 
@@ -162,11 +184,11 @@ mod tests {
             session_rate: Some(rate),
             ..Limits::default()
         };
-        let seat = Seat::V1 {
+        let peer = Peer::V1 {
             client: ClientId(Uuid::from_u128(1)),
             permissions: Permissions { admin: false },
         };
-        Dialogue::new(seat, &limits, now)
+        Dialogue::new(peer, &limits, now)
     }
 
     #[test]

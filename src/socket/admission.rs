@@ -97,6 +97,11 @@ impl Denial {
         Self::new(StatusCode::NOT_FOUND, "not_found", &why.to_string())
     }
 
+    pub fn leads_nowhere() -> Self {
+        let detail = "no room is found under this path";
+        Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+    }
+
     pub fn overloaded(detail: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail)
     }

@@ -131,14 +131,14 @@ impl<M: Model> Sockets<M> {
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let Admitted { room, seat, place } = admitted;
+        let Admitted { seat, peer, place } = admitted;
         let mut parts = framed.into_parts();
         let head = h1::Message::Item((response.drop_body(), BodySize::None));
         parts.codec.encode(head, &mut parts.write_buf)?;
         // Copied, since the HTTP server's buffers are larger than what is in them.
         let opening = Opening {
             came: Bytes::copy_from_slice(&parts.read_buf),
-            ..self.opening(room, seat, Source::Wire(place))
+            ..self.opening(seat, peer, Source::Wire(place))
         };
         opening.link.take_over(Box::new(parts.io));
         opening.link.push(Bytes::copy_from_slice(&parts.write_buf));

@@ -27,9 +27,9 @@ use crate::{
 impl<M: Model> Sockets<M> {
     /// Opens a session; gives the body of the response, which is what it is sent.
     pub(super) fn embed(&self, admitted: Admitted, payload: web::Payload) -> Frames {
-        let Admitted { room, seat, place } = admitted;
+        let Admitted { seat, peer, place } = admitted;
         let payload = payload.scan((), |(), bytes| std::future::ready(bytes.ok()));
-        let opening = self.opening(room, seat, Source::Payload(payload.boxed_local()));
+        let opening = self.opening(seat, peer, Source::Payload(payload.boxed_local()));
         let body = Frames {
             link: opening.link.clone(),
             worker: opening.worker.clone(),

@@ -19,11 +19,12 @@ use super::{
     direct::Takeover,
 };
 use crate::{
-    model::Model,
+    ids::RoomName,
+    model::{Model, Seat},
     protocol::{Dialect, v1},
 };
 
-/// Where a listener is bound, for a service that no `HttpServer` made and told.
+/// Where a listener is bound: a connection's data, where no `HttpServer` made the service and was told.
 #[derive(Clone, Copy, Debug)]
 pub struct ListensOn(pub SocketAddr);
 
@@ -38,7 +39,7 @@ pub fn is_handshake(request: &HttpRequest) -> bool {
 
 /// What the admission check looks at in a request.
 pub fn admission_request(request: &HttpRequest) -> Request<'_> {
-    let listener = request.app_data::<ListensOn>();
+    let listener = request.conn_data::<ListensOn>();
     Request {
         headers: request.headers(),
         listener: listener.map_or_else(
@@ -50,7 +51,7 @@ pub fn admission_request(request: &HttpRequest) -> Request<'_> {
 }
 
 impl<M: Model> Sockets<M> {
-    /// Answers the handshake of a socket in the room of that name.
+    /// Answers the handshake of a socket in the room of that name, whatever the request's path.
     ///
     /// The response must be given back as it is: with the direct transport it is what opens the session,
     /// else its body is what the session is sent.
@@ -64,9 +65,34 @@ impl<M: Model> Sockets<M> {
         payload: web::Payload,
         room: &str,
     ) -> Result<HttpResponse, Denial> {
-        let admitted = self.admit(&admission_request(request), room)?;
+        let room = room.parse::<RoomName>();
+        let seat = room.map(Seat::from).map_err(Denial::no_such_room);
+        self.handle_seated(request, payload, seat)
+    }
+
+    /// The same, where the model says to which room the request's path leads.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sockets::handle`].
+    pub fn handle_path(
+        &self,
+        request: &HttpRequest,
+        payload: web::Payload,
+    ) -> Result<HttpResponse, Denial> {
+        let seat = self.seat(request.path()).ok_or_else(Denial::leads_nowhere);
+        self.handle_seated(request, payload, seat)
+    }
+
+    fn handle_seated(
+        &self,
+        request: &HttpRequest,
+        payload: web::Payload,
+        seat: Result<Seat, Denial>,
+    ) -> Result<HttpResponse, Denial> {
+        let admitted = self.admit(&admission_request(request), seat)?;
         let mut response = handshake(request.head()).map_err(bad_handshake)?;
-        if admitted.seat.dialect() == Dialect::V1 {
+        if admitted.peer.dialect() == Dialect::V1 {
             response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, v1::SUBPROTOCOL));
         }
         if let Some(takeover) = request.extensions().get::<Takeover>() {

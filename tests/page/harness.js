@@ -10,7 +10,7 @@ import { existsSync } from "node:fs";
 import { on, once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { chromium } from "playwright-core";
 import WebSocket from "ws";
 
@@ -44,12 +44,15 @@ export function ownLoopback() {
 
 /**
  * Starts the server and waits until it listens.
- * @param {{ port?: number, host?: string, store?: string, args?: string[] }} [options] port 0: a free one
+ * @param {{ port?: number, host?: string, store?: string | null, args?: string[], example?: string }} [options] port 0: a
+ * free one; `store` null: the program has none; `example`: instead of the server
  */
-export async function startServer({ port = 0, host = "127.0.0.1", store = "memory", args = [] } = {}) {
+export async function startServer({ port = 0, host = "127.0.0.1", store = "memory", args = [], example } = {}) {
   const binary = process.env.TALLYROOM_BIN;
   assert.ok(binary, "TALLYROOM_BIN must name the tallyroom program, such as target/release/tallyroom");
-  const child = spawn(binary, ["--listen", `${host}:${port}`, "--store", store, ...args], {
+  const program = example ? join(dirname(binary), "examples", example) : binary;
+  const flags = store === null ? args : ["--store", store, ...args];
+  const child = spawn(program, ["--listen", `${host}:${port}`, ...flags], {
     stdio: ["ignore", "ignore", "pipe"],
     env: { ...process.env, TALLYROOM_LOG: "info" },
   });
@@ -140,7 +143,19 @@ function browserPath() {
  * @param {import("playwright-core").BrowserContextOptions & { prepare?: () => void }} [options] `prepare` runs in the
  * page before its own scripts
  */
-export async function openPage(browser, url, { prepare, ...options } = {}) {
+export async function openPage(browser, url, options = {}) {
+  const opened = await visitPage(browser, url, options);
+  await live(opened.page);
+  return opened;
+}
+
+/**
+ * The same, but does not wait.
+ * @param {import("playwright-core").Browser} browser
+ * @param {string} url
+ * @param {import("playwright-core").BrowserContextOptions & { prepare?: () => void }} [options]
+ */
+export async function visitPage(browser, url, { prepare, ...options } = {}) {
   const context = await browser.newContext({ locale: "en-GB", viewport: { width: 800, height: 700 }, ...options });
   context.setDefaultTimeout(PATIENCE);
   if (prepare) await context.addInitScript(prepare);
@@ -153,7 +168,6 @@ export async function openPage(browser, url, { prepare, ...options } = {}) {
   page.on("websocket", (socket) => origins.add(new URL(socket.url()).origin.replace(/^ws/, "http")));
   const response = await page.goto(url);
   assert.ok(response);
-  await live(page);
   return { page, context, response, complaints, origins, close: () => context.close() };
 }
 

@@ -176,6 +176,7 @@ impl Faulty {
                 client,
                 n,
                 action,
+                acting: None,
             }],
             refusals: Vec::new(),
         };

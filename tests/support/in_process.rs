@@ -7,7 +7,7 @@ use tallyroom::{
     journal::{Journal, memory::MemoryJournal},
     limits::Limits,
     model::Model,
-    server,
+    server::{self, Carrying},
     socket::{Transport, admission::Admission},
 };
 use tokio::sync::oneshot;
@@ -22,7 +22,7 @@ pub struct InProcess {
 }
 
 impl InProcess {
-    pub fn start<M: Model>(journal: Arc<dyn Journal>, limits: Limits) -> Self {
+    pub fn start<M: Model>(model: M, journal: Arc<dyn Journal>, limits: Limits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -32,14 +32,16 @@ impl InProcess {
                 limits,
                 admission: Admission::default(),
                 page: Page::default(),
-                workers: 2,
-                transport: transport(),
-                tls: None,
+                carrying: Carrying {
+                    workers: 2,
+                    transport: transport(),
+                    tls: None,
+                },
             };
             let shutdown = async {
                 let _ = stopped.await;
             };
-            let run = server::run::<M>(server, vec![listener], shutdown);
+            let run = server::run(model, server, vec![listener], shutdown);
             actix_web::rt::System::new().block_on(run)
         });
         Self {
@@ -50,8 +52,8 @@ impl InProcess {
     }
 
     /// A server of a model with its rooms in memory and the default limits.
-    pub fn of<M: Model>() -> Self {
-        Self::start::<M>(Arc::new(MemoryJournal::new()), Limits::default())
+    pub fn of<M: Model>(model: M) -> Self {
+        Self::start(model, Arc::new(MemoryJournal::new()), Limits::default())
     }
 
     pub fn port(&self) -> u16 {

@@ -25,7 +25,7 @@ use tokio::{
 use super::{course::Course, fault::Fault};
 use crate::{
     client::connection::moment,
-    framing::{Message, Reader},
+    framing::{Input, Reader},
 };
 
 /// How much is read at a time.
@@ -202,27 +202,27 @@ impl Member {
         while let Some(message) = self.next_message()? {
             let mut course = self.shared.course.borrow_mut();
             match message {
-                Message::Text(text) => {
+                Input::Text(text) => {
                     course.hear(self.client, *now.get_or_insert_with(moment), &text)?;
                     if course.is_over() {
                         self.shared.over.notify_one();
                     }
                 }
-                Message::Binary(_) => {
+                Input::Binary(_) => {
                     return Err(Fault::strange("(a binary message)", course.plan().dialect));
                 }
-                Message::Close(code) => return Err(Fault::closed(code.map_or(1005, u16::from))),
-                Message::Ping(payload) => {
+                Input::Close(code) => return Err(Fault::closed(code.map_or(1005, u16::from))),
+                Input::Ping(payload) => {
                     drop(course);
                     self.push(Outgoing::Pong(payload))?;
                 }
-                Message::Pong => {}
+                Input::Pong => {}
             }
         }
         Ok(())
     }
 
-    fn next_message(&mut self) -> Result<Option<Message>, Fault> {
+    fn next_message(&mut self) -> Result<Option<Input>, Fault> {
         let next = self.reader.next_message();
         next.map_err(|_| Fault::Breach("a WebSocket frame"))
     }

@@ -88,6 +88,8 @@ fn read<M: Model>(text: &str, number: Option<Number>) -> Result<Asked<M::Action>
         number,
         action,
         hold: Duration::ZERO,
+        session: None,
+        name: None,
     })
 }
 

@@ -175,7 +175,10 @@ impl<M: Model> Reading<M> {
     fn tell_batches(&mut self, lines: &mut Vec<u8>) -> Result<(), String> {
         while let Some(batch) = self.batches.pop_front() {
             let views = match &mut self.history {
-                Some(history) => history.replay(&batch).map_err(|err| err.to_string())?,
+                Some(history) => {
+                    let changes = history.replay(&batch);
+                    changes.map_err(|err| err.to_string())?.views
+                }
                 None => Views::default(),
             };
             for (nth, entry) in batch.entries.iter().enumerate() {

@@ -3,7 +3,8 @@
 //!
 //! `entries` is `[[0,17,{"action":"plus"}],…]`: the place of the client in `clients`, its number, the
 //! action; `null` for who did not say. A fourth element says how many times it was asked for in a row,
-//! number after number. Revisions go on from the batch before.
+//! number after number; a fifth the name and the number of the session, in rooms that have such. Revisions
+//! go on from the batch before.
 
 use std::collections::HashMap;
 
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    entry::{Entry, Refusal},
+    entry::{Acting, Entry, Refusal},
     ids::{ClientId, Revision},
 };
 
@@ -27,9 +28,9 @@ pub struct Columns {
 impl Columns {
     /// # Errors
     ///
-    /// Where a refusal cannot be written as JSON.
+    /// Where something cannot be written as JSON.
     pub fn of(entries: &[Entry], refusals: &[Refusal]) -> serde_json::Result<Self> {
-        let (clients, entries) = encode(entries);
+        let (clients, entries) = encode(entries)?;
         Ok(Self {
             clients: match clients.is_empty() {
                 true => None,
@@ -44,7 +45,7 @@ impl Columns {
     }
 }
 
-fn encode(entries: &[Entry]) -> (Vec<ClientId>, String) {
+fn encode(entries: &[Entry]) -> serde_json::Result<(Vec<ClientId>, String)> {
     let mut clients = Vec::new();
     let mut places = HashMap::new();
     let mut last = None;
@@ -63,10 +64,10 @@ fn encode(entries: &[Entry]) -> (Vec<ClientId>, String) {
             };
             (place, n)
         });
-        push(&mut json, number, run[0].action.get(), run.len());
+        push(&mut json, number, run)?;
     }
     json.push(']');
-    (clients, json)
+    Ok((clients, json))
 }
 
 fn place_of(
@@ -88,11 +89,12 @@ fn runs(entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
             (None, None) => true,
             _ => false,
         };
-        follows && one.client == next.client && one.action.get() == next.action.get()
+        let same = one.client == next.client && one.acting == next.acting;
+        follows && same && one.action.get() == next.action.get()
     })
 }
 
-fn push(json: &mut String, number: Option<(usize, u64)>, action: &str, times: usize) {
+fn push(json: &mut String, number: Option<(usize, u64)>, run: &[Entry]) -> serde_json::Result<()> {
     let mut digits = itoa::Buffer::new();
     match number {
         Some((place, n)) => {
@@ -104,12 +106,18 @@ fn push(json: &mut String, number: Option<(usize, u64)>, action: &str, times: us
         }
         None => json.push_str("[null,null,"),
     }
-    json.push_str(action);
-    if times > 1 {
+    let Entry { action, acting, .. } = &run[0];
+    json.push_str(action.get());
+    if run.len() > 1 || acting.is_some() {
         json.push(',');
-        json.push_str(digits.format(times));
+        json.push_str(digits.format(run.len()));
+    }
+    if let Some(acting) = acting {
+        json.push(',');
+        json.push_str(&serde_json::to_string(acting)?);
     }
     json.push(']');
+    Ok(())
 }
 
 /// An element of `entries`.
@@ -120,6 +128,8 @@ struct Run {
     action: Box<RawValue>,
     #[serde(default = "once")]
     times: u64,
+    #[serde(default)]
+    acting: Option<Box<Acting>>,
 }
 
 fn once() -> u64 {
@@ -158,6 +168,7 @@ pub fn decode(
             client,
             n: run.n.map(|n| n + nth),
             action: run.action.clone(),
+            acting: run.acting.clone(),
         }));
     }
     for (rev, entry) in (after.0 + 1..).zip(&mut entries) {
@@ -179,6 +190,7 @@ mod tests {
             client: client.map(|id| ClientId(Uuid::from_u128(id))),
             n: *n,
             action: to_raw_value(action).unwrap(),
+            acting: None,
         };
         (8..).zip(said).map(entry).collect()
     }
@@ -225,6 +237,24 @@ mod tests {
             ],
             "[[0,1,5,3],[1,4,5],[1,6,5],[null,null,5,2]]",
         );
+    }
+
+    #[test]
+    fn who_acted_comes_back_with_it() {
+        let mut entries = entries(&[(None, None, 5), (None, None, 5), (None, None, 5)]);
+        for (entry, ordinal) in entries.iter_mut().zip([1, 1, 2]) {
+            entry.acting = Some(Box::new(Acting {
+                name: (ordinal == 2).then(|| "你".parse().unwrap()),
+                ordinal: Some(ordinal),
+            }));
+        }
+        let columns = Columns::of(&entries, &[]).unwrap();
+        assert_eq!(
+            columns.entries,
+            r#"[[null,null,5,2,{"ordinal":1}],[null,null,5,1,{"name":"你","ordinal":2}]]"#
+        );
+        let read = decode(Revision(7), None, &columns.entries).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{entries:?}"));
     }
 
     #[test]

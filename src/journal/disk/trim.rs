@@ -167,6 +167,7 @@ mod tests {
             client: None,
             n: None,
             action: to_raw_value(&1).unwrap(),
+            acting: None,
         };
         Batch {
             id: BatchId(Uuid::new_v4()),
@@ -186,6 +187,7 @@ mod tests {
             version: 1,
             state: to_raw_value(&1).unwrap(),
             settled: Vec::new(),
+            ordinals: 0,
         }
     }
 

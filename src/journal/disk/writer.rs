@@ -472,6 +472,7 @@ mod tests {
             client: None,
             n: None,
             action: to_raw_value(&"x".repeat(bytes)).unwrap(),
+            acting: None,
         };
         Batch {
             id: BatchId(Uuid::new_v4()),
@@ -538,6 +539,7 @@ mod tests {
             version: 1,
             state: to_raw_value(&1).unwrap(),
             settled: Vec::new(),
+            ordinals: 0,
         };
         let refused = state.save(&RoomName::main(), &snapshot).unwrap_err();
         assert!(matches!(refused, ReadError::Unavailable(_)), "{refused}");
