@@ -213,7 +213,11 @@ impl<M: Model> Room<M> {
             views,
             before: Revision(self.shown.position().rev.0 - views.len() as u64),
         };
-        answer(self.id, &mut self.audience, &committed, queued, verdicts)
+        let mut answers = answer(self.id, &mut self.audience, &committed, queued, verdicts);
+        if M::EVENTS == Events::None {
+            answers.silence();
+        }
+        answers
     }
 
     /// Tells single sessions their answers, and all of them what changed: each view to those who take
