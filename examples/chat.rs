@@ -43,15 +43,15 @@ impl Model for Chat {
 
     fn seat(&self, path: &str) -> Option<Seat> {
         let (room, user) = path.strip_prefix("/websocket/")?.split_once('/')?;
-        let of_words = |text: &str| {
+        let is_word = |text: &str| {
             text.chars()
                 .all(|char| char.is_alphanumeric() || char == '_')
         };
-        let name = (of_words(room) && of_words(user)).then(|| user.parse().ok())?;
-        Some(Seat {
-            name,
+        let seat = Seat {
+            name: Some(user.parse().ok()?),
             ..Seat::named_like(room)?
-        })
+        };
+        (is_word(room) && is_word(user)).then_some(seat)
     }
 
     fn receive(&self, message: Message, _: Who<'_>) -> Received<Said> {
