@@ -77,9 +77,8 @@ async fn socket_or<M: Model>(
     if !is_handshake(&request) || sockets.seat(request.path()).is_none() {
         return page(&request);
     }
-    sockets
-        .handle_path(&request, payload)
-        .unwrap_or_else(|denial| Problem::from(denial).to_response())
+    let answered = sockets.handle_path(&request, payload).await;
+    answered.unwrap_or_else(|denial| Problem::from(denial).to_response())
 }
 
 async fn main_room<M: Model>(

@@ -42,9 +42,8 @@
 //!     payload: web::Payload,
 //!     sockets: web::Data<Sockets<Counter>>,
 //! ) -> HttpResponse {
-//!     sockets
-//!         .handle(&request, payload, "main")
-//!         .unwrap_or_else(|denial| Problem::from(denial).to_response())
+//!     let answered = sockets.handle(&request, payload, "main").await;
+//!     answered.unwrap_or_else(|denial| Problem::from(denial).to_response())
 //! }
 //!
 //! # #[actix_web::main]

@@ -8,7 +8,7 @@ mod wire;
 use std::{
     cell::{Cell, OnceCell, Ref, RefCell},
     collections::HashMap,
-    io,
+    io, mem,
     rc::Rc,
     task::{Context, Poll, Waker},
 };
@@ -35,6 +35,7 @@ pub struct Link {
     /// Where it is in the room's list.
     seat: Cell<usize>,
     transport: RefCell<Transport>,
+    hold: Cell<Hold>,
     /// It stands in its worker's list of those to be written to.
     due: Cell<bool>,
     underway: Cell<Underway>,
@@ -51,9 +52,32 @@ pub struct Link {
     reader: RefCell<Option<Waker>>,
 }
 
+/// Whether the answer to the handshake waits until the session is in its room: whoever is connected
+/// hears all that is told from then on, and with the direct transport one write says all.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    held: bool,
+    /// A sweep of the worker came by while it was held.
+    was_swept: bool,
+}
+
+impl Hold {
+    /// It waits no more; whether it did.
+    fn release(&mut self) -> bool {
+        mem::take(&mut self.held)
+    }
+
+    /// A sweep of the worker comes by: who waits since before the last waits no more, whatever for.
+    /// Whether it did.
+    fn sweep(&mut self) -> bool {
+        let waited = mem::replace(&mut self.was_swept, true);
+        waited && self.release()
+    }
+}
+
 /// What carries the frames.
 enum Transport {
-    /// The embedded one: its task, where that waits for frames.
+    /// The embedded one: its task, where that waits for frames, or to answer the handshake.
     Embedded(Option<Waker>),
     /// The direct one: the connection.
     Direct(Wire),
@@ -84,6 +108,10 @@ impl Link {
             room: RefCell::default(),
             seat: Cell::default(),
             transport: RefCell::new(Transport::Embedded(None)),
+            hold: Cell::new(Hold {
+                held: true,
+                was_swept: false,
+            }),
             due: Cell::new(false),
             underway: Cell::default(),
             next: Cell::new(1),
@@ -143,6 +171,17 @@ impl Link {
         self.tell(News::Cut);
     }
 
+    /// For the embedded transport: whether the handshake may be answered.
+    pub fn poll_released(&self, task: &mut Context<'_>) -> Poll<()> {
+        if !self.hold.get().held || self.ended.get() {
+            return Poll::Ready(());
+        }
+        if let Transport::Embedded(waker) = &mut *self.transport.borrow_mut() {
+            remember(waker, task);
+        }
+        Poll::Pending
+    }
+
     /// For the direct transport: gives the connection, to which nothing is written before the session is
     /// in its room or [`Link::release`] is called.
     pub fn take_over(&self, io: Box<dyn Io>) {
@@ -154,13 +193,13 @@ impl Link {
         matches!(&*self.transport.borrow(), Transport::Direct(_))
     }
 
-    /// For the direct transport: what waits may be written, in the room or not. Whether it waited for
-    /// that.
-    pub fn release(&self) -> bool {
-        match &mut *self.transport.borrow_mut() {
-            Transport::Direct(wire) => wire.release(),
-            Transport::Embedded(_) => false,
+    /// The handshake may be answered, and what waits be written, in the room or not.
+    pub fn release(&self) {
+        let mut hold = self.hold.get();
+        if hold.release() {
+            self.wake_writer();
         }
+        self.hold.set(hold);
     }
 
     /// For the direct transport: reads what is there into the buffer, which is grown by that; 0 bytes at
@@ -182,6 +221,9 @@ impl Link {
         let Transport::Direct(wire) = &mut *self.transport.borrow_mut() else {
             return Poll::Ready(Ok(()));
         };
+        if self.hold.get().held {
+            return Poll::Pending;
+        }
         let mut outbox = self.outbox.borrow_mut();
         let room = self.room.borrow();
         let mut recent = room.as_ref().map(|room| room.recent.borrow_mut());
@@ -216,9 +258,7 @@ impl Link {
     }
 
     fn write(&self, now: Tick) -> io::Result<()> {
-        if let Transport::Direct(wire) = &*self.transport.borrow()
-            && wire.is_blocked()
-        {
+        if self.is_blocked() {
             return Ok(());
         }
         // A session that is woken already writes by itself.
@@ -235,11 +275,17 @@ impl Link {
         !self.due.replace(true)
     }
 
+    /// With the direct transport: whether nothing can be written now.
+    fn is_blocked(&self) -> bool {
+        match &*self.transport.borrow() {
+            Transport::Direct(wire) => self.hold.get().held || wire.is_blocked(),
+            Transport::Embedded(_) => false,
+        }
+    }
+
     /// Whether something waits to be written, be it in the connection itself.
     pub fn is_behind(&self) -> bool {
-        if let Transport::Direct(wire) = &*self.transport.borrow()
-            && wire.is_blocked()
-        {
+        if self.is_blocked() {
             return true;
         }
         let room = self.room.borrow();
@@ -361,10 +407,9 @@ impl Link {
     /// Looks whether something is due: an alarm, or the time that the session waits for. Whether
     /// something waits to be written because of that.
     pub fn sweep(&self, now: Tick, limits: &Limits, beat: &Bytes) -> bool {
-        let released = match &mut *self.transport.borrow_mut() {
-            Transport::Direct(wire) => wire.sweep(),
-            Transport::Embedded(_) => false,
-        };
+        let mut hold = self.hold.get();
+        let released = hold.sweep();
+        self.hold.set(hold);
         let behind = self.is_behind();
         let listening = self.listening.get();
         let mut pulse = self.pulse.get();

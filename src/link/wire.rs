@@ -26,10 +26,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 /// A connection, and how it stands with it.
 pub struct Wire {
     io: Box<dyn Io>,
-    /// Nothing is written before the session is in its room, so that one write says all.
-    held: bool,
-    /// A sweep of the worker came by while it was held.
-    was_swept: bool,
     /// It took no more when it was written to last.
     blocked: bool,
 }
@@ -43,31 +39,13 @@ pub struct Written {
 }
 
 impl Wire {
-    /// One that is held.
     pub fn new(io: Box<dyn Io>) -> Self {
-        Self {
-            io,
-            held: true,
-            was_swept: false,
-            blocked: false,
-        }
-    }
-
-    /// Writing may begin; whether it waited for that.
-    pub fn release(&mut self) -> bool {
-        std::mem::take(&mut self.held)
-    }
-
-    /// A sweep of the worker comes by: one that was held since the last is released, whatever it waits
-    /// for. Whether it is.
-    pub fn sweep(&mut self) -> bool {
-        let waited = std::mem::replace(&mut self.was_swept, true);
-        waited && self.release()
+        Self { io, blocked: false }
     }
 
     /// Whether nothing can be written now: the task that was told so is woken when something can.
     pub fn is_blocked(&self) -> bool {
-        self.held || self.blocked
+        self.blocked
     }
 
     /// Ends the connection; one of TLS says so to its peer, if that takes it now.
@@ -93,9 +71,6 @@ impl Wire {
         task: &mut Context<'_>,
     ) -> (Written, Poll<io::Result<()>>) {
         let mut written = Written::default();
-        if self.held {
-            return (written, Poll::Pending);
-        }
         let done = loop {
             // TLS keeps what its connection does not take: it is given no more, which may still be conflated.
             let flushed = Pin::new(&mut self.io).poll_flush(task);

@@ -5,6 +5,7 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -25,8 +26,9 @@ use crate::{
 };
 
 impl<M: Model> Sockets<M> {
-    /// Opens a session; gives the body of the response, which is what it is sent.
-    pub(super) fn embed(&self, admitted: Admitted, payload: web::Payload) -> Frames {
+    /// Opens a session, and waits for a while until it is in its room; gives the body of the response,
+    /// which is what it is sent.
+    pub(super) async fn embed(&self, admitted: Admitted, payload: web::Payload) -> Frames {
         let Admitted { seat, peer, place } = admitted;
         let payload = payload.scan((), |(), bytes| std::future::ready(bytes.ok()));
         let opening = self.opening(seat, peer, Source::Payload(payload.boxed_local()));
@@ -36,6 +38,7 @@ impl<M: Model> Sockets<M> {
             _place: place,
         };
         Session::start_on(opening);
+        poll_fn(|task| body.link.poll_released(task)).await;
         body
     }
 }

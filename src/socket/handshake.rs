@@ -51,7 +51,8 @@ pub fn admission_request(request: &HttpRequest) -> Request<'_> {
 }
 
 impl<M: Model> Sockets<M> {
-    /// Answers the handshake of a socket in the room of that name, whatever the request's path.
+    /// Answers the handshake of a socket in the room of that name, whatever the request's path: when its
+    /// session is in the room, or after a second at the latest.
     ///
     /// The response must be given back as it is: with the direct transport it is what opens the session,
     /// else its body is what the session is sent.
@@ -59,7 +60,7 @@ impl<M: Model> Sockets<M> {
     /// # Errors
     ///
     /// The HTTP answer to give, where the client is not let in or its handshake is wrong.
-    pub fn handle(
+    pub async fn handle(
         &self,
         request: &HttpRequest,
         payload: web::Payload,
@@ -67,7 +68,7 @@ impl<M: Model> Sockets<M> {
     ) -> Result<HttpResponse, Denial> {
         let room = room.parse::<RoomName>();
         let seat = room.map(Seat::from).map_err(Denial::no_such_room);
-        self.handle_seated(request, payload, seat)
+        self.handle_seated(request, payload, seat).await
     }
 
     /// The same, where the model says to which room the request's path leads.
@@ -75,16 +76,16 @@ impl<M: Model> Sockets<M> {
     /// # Errors
     ///
     /// As [`Sockets::handle`].
-    pub fn handle_path(
+    pub async fn handle_path(
         &self,
         request: &HttpRequest,
         payload: web::Payload,
     ) -> Result<HttpResponse, Denial> {
         let seat = self.seat(request.path()).ok_or_else(Denial::leads_nowhere);
-        self.handle_seated(request, payload, seat)
+        self.handle_seated(request, payload, seat).await
     }
 
-    fn handle_seated(
+    async fn handle_seated(
         &self,
         request: &HttpRequest,
         payload: web::Payload,
@@ -99,7 +100,8 @@ impl<M: Model> Sockets<M> {
             takeover.admit(admitted);
             return with_body(response, ());
         }
-        with_body(response, self.embed(admitted, payload))
+        let frames = self.embed(admitted, payload).await;
+        with_body(response, frames)
     }
 }
 

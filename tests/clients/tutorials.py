@@ -3,7 +3,9 @@ import asyncio
 import os
 import pathlib
 import re
+import ssl
 import subprocess
+import tempfile
 import unittest
 from datetime import datetime, timedelta, timezone
 from urllib.parse import quote
@@ -28,8 +30,8 @@ class Example:
         environment = dict(os.environ, TALLYROOM_LOG="info")
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True)
         for line in self.process.stderr:
-            if found := re.search(r"http://(localhost:\d+)/", line):
-                self.url = f"ws://{found[1]}"
+            if found := re.search(r"http(s?)://(localhost:\d+)/", line):
+                self.url = f"ws{found[1]}://{found[2]}"
                 return
         raise AssertionError(f"{name} ended before it listened")
 
@@ -124,6 +126,21 @@ class Tutorials(unittest.IsolatedAsyncioTestCase):
                 self.assertEqual(await hear(bob), ["Hello Bob!"])
 
         await self.on_both(test, "greet")
+        with tempfile.TemporaryDirectory() as folder:
+            cert, key = (os.path.join(folder, name) for name in ("cert.pem", "key.pem"))
+            flags = ["--tls-self-signed", "--tls-cert", cert, "--tls-key", key]
+            for transport in TRANSPORTS:
+                with self.subTest(transport=transport), Example("greet", *flags, transport=transport) as example:
+                    self.assertTrue(example.url.startswith("wss://localhost:"), example.url)
+                    # As the tutorial has it: the client loads the certificate that the server wrote.
+                    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                    context.load_verify_locations(cert)
+                    async with connect(example.url, ssl=context) as client:
+                        await client.send("Ann")
+                        self.assertEqual(await hear(client), ["Hello Ann!"])
+                        self.assertEqual(await closed(client), 1000)
+                    with self.assertRaises(ssl.SSLError):
+                        await connect(example.url)
         with Example("greet", "--reply", "你好呀你好") as example:
             async with connect(example.url) as client:
                 await client.send("anything")
