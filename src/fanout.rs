@@ -183,6 +183,11 @@ impl Worker {
         kept.expect("the sessions of one server are of one type")
     }
 
+    /// What [`Worker::keep`] keeps; `None` where that is something else, or nothing yet.
+    pub fn kept<T: 'static>(&self) -> Option<Rc<T>> {
+        self.kept.get()?.clone().downcast().ok()
+    }
+
     /// Makes the link of a new session. It is told nothing before its room lets it in.
     pub fn connect(&self) -> Rc<Link> {
         static NEXT: AtomicU64 = AtomicU64::new(1);

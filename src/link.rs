@@ -29,7 +29,8 @@ use crate::{
 /// What a session, its transport and the fan-out share.
 pub struct Link {
     id: SessionId,
-    name: OnceCell<Name>,
+    /// Boxed, since most have none.
+    name: OnceCell<Box<Name>>,
     outbox: RefCell<Outbox>,
     room: RefCell<Option<Rc<LocalRoom>>>,
     /// Where it is in the room's list.
@@ -132,12 +133,12 @@ impl Link {
 
     /// The name that its client bears in the room.
     pub fn name(&self) -> Option<&Name> {
-        self.name.get()
+        self.name.get().map(AsRef::as_ref)
     }
 
     /// Before it enters a room: under which name. The first counts.
     pub fn set_name(&self, name: Name) {
-        self.name.get_or_init(|| name);
+        self.name.get_or_init(|| name.into());
     }
 
     /// For the embedded transport: the next frames to write, or the end of the connection.

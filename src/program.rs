@@ -55,6 +55,7 @@ struct Flags {
 
 /// Where rooms are kept whose model keeps them.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = None)]
 struct Kept {
     /// Where rooms are kept: `disk:DIR`, in that folder, or `memory`
     #[arg(long, value_name = "STORE")]
@@ -249,7 +250,8 @@ fn command<M: Model + Args>(listen: &'static str) -> Command {
     let command = match M::KEEP {
         Keep::Durable => {
             let store = format!("disk:data/{}", M::NAME);
-            Kept::augment_args(command).mut_arg("store", |arg| arg.default_value(store))
+            Kept::augment_args(command)
+                .mut_arg("store", |arg| arg.required(false).default_value(store))
         }
         Keep::Nothing => command,
     };

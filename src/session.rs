@@ -74,7 +74,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub struct Session<M: Model> {
     link: Rc<Link>,
     worker: Rc<Worker>,
-    leases: Rc<Leases<M>>,
     /// While something has come in and is not read.
     reader: Option<Box<Reader>>,
     dialogue: Dialogue,
@@ -130,7 +129,6 @@ impl<M: Model> Session<M> {
             link.beat();
         }
         let mut session = Self {
-            leases: leases.clone(),
             dialogue: Dialogue::new(peer, worker.limits(), Instant::now()),
             link,
             worker,
@@ -265,8 +263,10 @@ impl<M: Model> Session<M> {
             client: self.dialogue.peer().client(),
             name: self.link.name(),
         };
+        let leases = self.worker.kept::<Leases<M>>();
+        let leases = leases.ok_or_else(Rejection::internal)?;
         // It changes nothing of its own, so there is nothing that a panic could leave half done.
-        let asked = catch_unwind(AssertUnwindSafe(|| ask(self.leases.model(), who)));
+        let asked = catch_unwind(AssertUnwindSafe(|| ask(leases.model(), who)));
         asked.map_err(|_| {
             let (room, model) = (self.room(), M::NAME);
             log::error!("{room}: the model {model:?} failed on a session");
