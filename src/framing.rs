@@ -112,6 +112,24 @@ pub struct Reader {
 struct Partial {
     text: bool,
     payload: BytesMut,
+    /// How much of a text is known to be UTF-8.
+    checked: usize,
+}
+
+impl Partial {
+    /// A text that is none is told at the frame that makes it so.
+    fn check(&mut self) -> Result<(), Breach> {
+        if !self.text {
+            return Ok(());
+        }
+        match str::from_utf8(&self.payload[self.checked..]) {
+            Ok(more) => self.checked += more.len(),
+            // It ends within a character.
+            Err(err) if err.error_len().is_none() => self.checked += err.valid_up_to(),
+            Err(_) => return Err(Breach::NotUtf8),
+        }
+        Ok(())
+    }
 }
 
 impl Reader {
@@ -206,13 +224,14 @@ impl Reader {
             return Err(Breach::TooLarge);
         }
         partial.payload.extend_from_slice(&payload);
+        partial.check()?;
         if !last {
             return Ok(None);
         }
         let Some(partial) = mem::take(&mut self.partial) else {
             return Ok(None);
         };
-        let Partial { text, payload } = *partial;
+        let Partial { text, payload, .. } = *partial;
         let payload = payload.freeze();
         Ok(Some(match text {
             true => Input::Text(utf8(payload)?),
@@ -224,6 +243,7 @@ impl Reader {
         self.partial = Some(Box::new(Partial {
             text,
             payload: BytesMut::new(),
+            checked: 0,
         }));
         payload
     }
@@ -366,5 +386,18 @@ mod tests {
             "{}",
             reader.input.capacity()
         );
+    }
+
+    #[test]
+    fn a_text_that_is_none_is_told_at_the_frame_that_makes_it_so() {
+        let mut reader = Reader::new(None);
+        let (begin, more) = (0x01, 0x00);
+        // A character may stand in two frames.
+        for (first, payload) in [(begin, &"é".as_bytes()[..1]), (more, &"é".as_bytes()[1..])] {
+            reader.push(BytesMut::from(&frame(first, payload)[..]));
+            assert_eq!(reader.next_message(), Ok(None));
+        }
+        reader.push(BytesMut::from(&frame(more, b"\xff")[..]));
+        assert_eq!(reader.next_message(), Err(Breach::NotUtf8));
     }
 }

@@ -592,12 +592,17 @@ impl<M: Model> ActorFuture<Session<M>> for Serving {
         }
         loop {
             session.take_messages(now);
+            let held_up = session.reader.is_some() && !session.may_take(now);
             session.poll_write(now, task);
             session.advance(now);
             session.poll_write(now, task);
             if session.phase == Phase::Over {
                 ctx.stop();
                 return Poll::Ready(());
+            }
+            if held_up && session.may_take(now) {
+                // What was written made room for what is read already: nothing else may wake it.
+                continue;
             }
             let listening = session.may_read(now);
             session.link.set_listening(listening);

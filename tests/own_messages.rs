@@ -3,17 +3,22 @@
 
 mod support;
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{
+    io::Write,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 use support::{
     Client, await_that,
     in_process::InProcess,
-    raw::{Raw, with_little_buffer},
+    raw::{Raw, TEXT, frame, with_little_buffer},
 };
 use tallyroom::{
     journal::{Journal, disk::DiskJournal, memory::MemoryJournal},
-    limits::Limits,
+    limits::{Limits, MAX_READ_PAUSE},
     model::{By, Events, Keep, Message, Model, ModelId, Received, Reply, Seat, Tell, To, Who},
     rejection::Rejection,
 };
@@ -80,6 +85,7 @@ impl Model for Letters {
             Ok(text) if text == "who" => {
                 Received::reply(who.name.map_or("nobody", |name| name.as_str()))
             }
+            Ok(text) if text.starts_with("echo ") => Received::reply(text),
             Ok(text) if text == "close" => Received::Reply(Reply::of("closing").and_close(4000)),
             text => text.map(Letter).into(),
         }
@@ -164,6 +170,39 @@ fn what_a_session_alone_is_told_needs_no_room_and_may_close_it() {
     ann.send("close");
     hears(&mut ann, &["closing"]);
     assert_eq!(ann.expect_close(), Some(4000));
+}
+
+/// A session that had more to say than may wait stopped reading, said all of it at once, and then slept for
+/// five seconds on what it had read already.
+#[test]
+fn what_comes_behind_a_long_answer_is_answered_as_soon_as_that_is_taken() {
+    /// How much the connection takes at a time is the kernel's affair.
+    const LONG: [usize; 4] = [65, 100, 256, 4096];
+    let limits = Limits {
+        max_message_bytes: None,
+        ..Limits::default()
+    };
+    let server = letters(limits);
+    for kib in LONG.repeat(5) {
+        let text = format!("echo {}", "x".repeat(kib * 1024));
+        let asked = [
+            frame(TEXT, text.as_bytes()),
+            frame(TEXT, b"who"),
+            frame(TEXT, b"close"),
+        ];
+        let mut ann = Raw::open(server.port(), "/ann");
+        let mut writing = ann.stream.try_clone().unwrap();
+        let asked = asked.concat();
+        let start = Instant::now();
+        let writer = thread::spawn(move || writing.write_all(&asked).unwrap());
+        let mut told = || ann.next_frame().unwrap();
+        assert_eq!(told().1.len(), text.len());
+        assert_eq!(told(), (1, b"ann".to_vec()));
+        assert_eq!(told(), (1, b"closing".to_vec()));
+        assert_eq!(told().0, 8);
+        assert!(start.elapsed() < MAX_READ_PAUSE, "{:?}", start.elapsed());
+        writer.join().unwrap();
+    }
 }
 
 #[test]
