@@ -11,7 +11,7 @@ use actix_web::{
     App, Error,
     dev::{AppConfig, ServiceResponse},
 };
-use clap::{ArgMatches, Args, Command, FromArgMatches};
+use clap::{ArgMatches, Args, Command, FromArgMatches, error::ErrorKind};
 use env_logger::Env;
 
 use crate::{
@@ -45,21 +45,16 @@ struct Flags {
     #[arg(long, value_name = "SIZE", default_value_t = Size(Some(MAX_MESSAGE)))]
     max_message_bytes: Size,
 
+    /// Where rooms are kept: `memory`, or `disk:DIR`, in that folder
+    #[arg(long, value_name = "STORE")]
+    store: Store,
+
     /// What carries the sockets
     #[arg(long, env = "TALLYROOM_TRANSPORT", default_value = "direct")]
     transport: Transport,
 
     #[command(flatten)]
     tls: TlsFlags,
-}
-
-/// Where rooms are kept whose model keeps them.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = None)]
-struct Kept {
-    /// Where rooms are kept: `disk:DIR`, in that folder, or `memory`
-    #[arg(long, value_name = "STORE")]
-    store: Store,
 }
 
 /// How large a message may be unless a flag says otherwise.
@@ -84,7 +79,6 @@ pub fn main<M: Model + Args>(listen: &'static str, page: Page) -> ExitCode {
 pub struct Program<M: Model> {
     model: M,
     flags: Flags,
-    store: Store,
 }
 
 impl<M: Model + Args> Program<M> {
@@ -98,15 +92,16 @@ impl<M: Model + Args> Program<M> {
     }
 
     fn from_matches(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
-        let store = match M::KEEP {
-            Keep::Durable => Kept::from_arg_matches_mut(matches)?.store,
-            Keep::Nothing => Store::Memory,
-        };
-        Ok(Self {
-            flags: Flags::from_arg_matches_mut(matches)?,
-            model: M::from_arg_matches_mut(matches)?,
-            store,
-        })
+        let flags = Flags::from_arg_matches_mut(matches)?;
+        if M::KEEP == Keep::Nothing && flags.store != Store::Memory {
+            let message = format!(
+                "--store {}: nothing is kept of what happens here; leave it out, or say memory\n",
+                flags.store
+            );
+            return Err(clap::Error::raw(ErrorKind::ValueValidation, message));
+        }
+        let model = M::from_arg_matches_mut(matches)?;
+        Ok(Self { model, flags })
     }
 }
 
@@ -156,7 +151,7 @@ impl<M: Model> Program<M> {
     }
 
     fn journal(&self) -> io::Result<Arc<dyn Journal>> {
-        Ok(match &self.store {
+        Ok(match &self.flags.store {
             Store::Memory => Arc::new(MemoryJournal::new()),
             Store::Disk(folder) => {
                 let opened = DiskJournal::open(folder, ModelId::of::<M>(), Default::default());
@@ -245,15 +240,13 @@ impl<M: Model> Opened<M> {
 }
 
 fn command<M: Model + Args>(listen: &'static str) -> Command {
-    let command = Flags::augment_args(Command::new(M::NAME));
-    let command = command.mut_arg("listen", |arg| arg.default_value(listen));
-    let command = match M::KEEP {
-        Keep::Durable => {
-            let store = format!("disk:data/{}", M::NAME);
-            Kept::augment_args(command)
-                .mut_arg("store", |arg| arg.required(false).default_value(store))
-        }
-        Keep::Nothing => command,
+    let store = match M::KEEP {
+        Keep::Durable => format!("disk:data/{}", M::NAME),
+        Keep::Nothing => "memory".to_owned(),
     };
+    let command = Flags::augment_args(Command::new(M::NAME))
+        .next_help_heading(None)
+        .mut_arg("listen", |arg| arg.required(false).default_value(listen))
+        .mut_arg("store", |arg| arg.required(false).default_value(store));
     M::augment_args(command).max_term_width(100)
 }

@@ -186,10 +186,10 @@ fn batch(after: Position, entries: usize) -> Arc<Batch> {
 /// As in a room whose sessions have names and numbers.
 fn acting(rev: Revision) -> Option<Box<Acting>> {
     let acting = Acting {
-        name: (rev.0 % 3 == 0).then(|| "Ann".parse().unwrap()),
+        name: rev.0.is_multiple_of(3).then(|| "Ann".parse().unwrap()),
         ordinal: Some(rev.0),
     };
-    (rev.0 % 2 == 0).then(|| Box::new(acting))
+    rev.0.is_multiple_of(2).then(|| Box::new(acting))
 }
 
 fn refusal() -> Refusal {

@@ -127,7 +127,7 @@ pub enum Never {}
 pub struct Who<'a> {
     /// `None` where the client did not say who it is.
     pub client: Option<ClientId>,
-    /// As [`Model::seat`] gave it.
+    /// As [`Model::seat`](super::Model::seat) gave it.
     pub name: Option<&'a Name>,
 }
 
