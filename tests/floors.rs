@@ -72,6 +72,7 @@ const FLOORS: [&[&str]; 5] = [
     &[
         "session",
         "session/dialogue",
+        "session/edge",
         "session/member",
         "session/source",
         "socket",
