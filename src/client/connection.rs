@@ -255,6 +255,10 @@ impl Socket {
         if let Err(err) = self.send(cx, machine) {
             return Poll::Ready(News::Lost(cut(&err)));
         }
+        if machine.has_effect() {
+            // It wants to hang up rather than send on.
+            return Poll::Ready(News::Stirred);
+        }
         let news = match ready!(Pin::new(&mut self.framed).poll_next(cx)) {
             None => News::Lost(Loss::Cut("the connection broke".to_owned())),
             Some(Err(err)) => News::Lost(cut(&err)),

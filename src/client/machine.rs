@@ -139,6 +139,11 @@ impl Machine {
         self.effects.pop_front()
     }
 
+    /// Whether [`next_effect`](Self::next_effect) has one.
+    pub fn has_effect(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
     pub fn view(&self) -> &View {
         &self.view
     }
@@ -288,6 +293,9 @@ impl Machine {
 
     /// The next message for the open connection.
     pub fn next_message(&mut self, now: Moment) -> Option<String> {
+        if self.numbers.has_next() && self.numbers.is_in_doubt(now) {
+            self.hang_up(now.monotonic, "the room may have forgotten this client");
+        }
         self.numbers.next_message(now)
     }
 

@@ -227,8 +227,7 @@ impl Numbers {
         let unused = self.settled == 0 && self.wired == 0;
         let another_life = self.epoch.is_some_and(|epoch| epoch != welcome.epoch) && !unused;
         let known = self.settled..=self.settled + self.wired as u64;
-        let is_late = |begun| !now.is_within(SURELY_REMEMBERED, begun);
-        let in_doubt = welcome.n == 0 && self.begun.is_some_and(is_late);
+        let in_doubt = welcome.n == 0 && self.is_late(now);
         if another_life || in_doubt || !known.contains(&welcome.n) {
             self.forget();
             return Standing::Forgotten;
@@ -310,6 +309,18 @@ impl Numbers {
             let taken_meanwhile = pause.from.saturating_sub(self.settled + 1);
             self.sent = self.sent.min(taken_meanwhile as usize);
         }
+    }
+
+    /// Whether number 1 is on a wire for so long that the room may have settled it and forgotten the client since.
+    fn is_late(&self, now: Moment) -> bool {
+        let is_late = |begun| !now.is_within(SURELY_REMEMBERED, begun);
+        self.begun.is_some_and(is_late)
+    }
+
+    /// Whether what would be sent next was sent before and may be settled and forgotten: then only a welcome can tell
+    /// what to do.
+    pub fn is_in_doubt(&self, now: Moment) -> bool {
+        self.settled == 0 && self.sent < self.wired && self.is_late(now)
     }
 
     /// Whether [`next_message`](Self::next_message) has something to send.

@@ -397,6 +397,35 @@ impl World {
     }
 }
 
+/// A session that lives on for an hour after its client was asked to send again: what came in before was settled and
+/// is forgotten, which the client has yet to hear.
+#[test]
+fn what_may_be_settled_and_forgotten_is_not_sent_again_on_a_session_that_lives() {
+    let mut world = World::new();
+    for step in [
+        Step::Submit { patience: None },
+        Step::Submit { patience: None },
+        Step::Open,
+        Step::Hear,
+        Step::Hear,
+        Step::Limit(true),
+        Step::Send(2),
+        Step::Take(0),
+        Step::Hear,
+        Step::Pass(2_100),
+        Step::Send(2),
+        Step::Take(0),
+        Step::Limit(false),
+        Step::Hear,
+        Step::Age(0),
+        Step::Send(2),
+    ] {
+        world.step(&step);
+    }
+    world.heal();
+    world.check();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
