@@ -13,6 +13,7 @@ use super::{
 use crate::{
     fields::Fields,
     ids::{ClientId, Millis, Name, Revision},
+    limits::Limits,
     rejection::Rejection,
 };
 
@@ -33,6 +34,7 @@ type Made = Result<Vec<Tell>, Rejection>;
 /// 4. What clients see can be written as JSON, whatever happened.
 /// 5. Where clients speak JSON, an action is read from the form that it is stored in.
 /// 6. What was exported can be imported, and makes the same state.
+/// 7. So few actions do not fill a room: the state stays within [`Limits::max_state_bytes`].
 ///
 /// # Panics
 ///
@@ -88,6 +90,14 @@ fn try_laws<M: Model>(asked: &[Asked<String>]) -> Result<(), TestCaseError> {
         let shown = serde_json::to_string(&M::view(&state));
         prop_assert!(shown.is_ok(), "what clients see is JSON: {:?}", shown);
     }
+    let bytes = write(&state).len();
+    let max = Limits::default().max_state_bytes.unwrap_or(usize::MAX);
+    prop_assert!(
+        bytes <= max,
+        "a state is bounded: it has {} bytes, and {} fit",
+        bytes,
+        max
+    );
     let exported = M::export(&state).map_err(|err| TestCaseError::fail(err.to_string()))?;
     let exported = write(&exported);
     let imported = Fields::parse(&exported).and_then(|fields| M::import(&fields));
